@@ -34,6 +34,11 @@ SERIES = {  # horizon, season, length of inputs, of the validation and of the te
     "CO2, monthly": (12, 12, 36, 48, 72),
     "airline, monthly": (12, 12, 24, 24, 36),
 }
+AXES = {  # the time of the first value, and the unit of all
+    "sunspots, yearly": (np.datetime64("1700", "Y"), "sunspots"),
+    "CO2, monthly": (np.datetime64("1958-03", "M"), "CO2 (parts per million)"),
+    "airline, monthly": (np.datetime64("1949-01", "M"), "thousands of passengers"),
+}
 FORECASTER = {"hidden_size": 32, "epochs": 100, "batch_size": 16, "learning_rate": 0.003, "patience": 15}
 
 
@@ -181,8 +186,10 @@ def draw(results: dict, folder: Path) -> None:
     for name, own in results["forecasts"].items():
         first = len(own["values"]) - own["shown"]
         pieces = [(start - first, piece) for start, piece in own["pieces"]]
-        steps = np.arange(first, len(own["values"]))
-        figure = plots.forecasts(steps, own["values"][first:], pieces, title=f"{name}: forecasts of an LSTM")
+        start, unit = AXES[name]
+        times = start + np.arange(first, len(own["values"]))
+        title = f"{name}: forecasts of an LSTM"
+        figure = plots.forecasts(times, own["values"][first:], pieces, unit=unit, title=title)
         plots.save(figure, folder / f"forecast_{name.split(',')[0].lower()}.png")
 
 

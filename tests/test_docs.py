@@ -22,16 +22,26 @@ import rnnx
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
+NEEDS = {
+    "practice.md": ("sklearn",),
+    "torch.md": ("torch",),
+    "jax.md": ("jax", "numba"),
+    "onnx.md": ("onnx", "onnxruntime"),
+}
 PAGES = [
     "activations.md",
     "attention.md",
     "bptt.md",
     "c.md",
+    "compare.md",
     "course.md",
     "index.md",
     "optimizers.md",
     "pictures.md",
-    *(pytest.param(name, marks=pytest.mark.slow) for name in ("own_cell.md", "training.md", "losses.md", "data.md")),
+    *(
+        pytest.param(name, marks=pytest.mark.slow)
+        for name in ("own_cell.md", "training.md", "losses.md", "data.md", *NEEDS)
+    ),
 ]  # other pages have their own tests
 FENCED = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```", re.DOTALL | re.MULTILINE)
 # Not in the API reference: the command line has its own page.
@@ -65,12 +75,6 @@ def run_page(text, name):
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 GALLERY = sorted(path.stem for path in (DOCS / "gallery").glob("*.md") if path.stem != "index")
-NEEDS = {
-    "practice.md": ("sklearn",),
-    "torch.md": ("torch",),
-    "jax.md": ("jax", "numba"),
-    "onnx.md": ("onnx", "onnxruntime"),
-}
 
 
 @pytest.mark.parametrize("name", PAGES)

@@ -33,6 +33,21 @@ def forecast(model: Any, windows: SeriesWindows, chosen: Any = None) -> dict[str
     -------
     dict of str to array, shape (n_t, m, H)
         "forecast" and, of a model of quantiles, each of them: "0.1", "0.5", ...
+
+    See Also
+    --------
+    backtest, rnnx.data.SeriesWindows, rnnx.plots.forecasts
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rnnx.analysis import forecast
+    >>> from rnnx.data import SeriesWindows
+    >>> from rnnx.models import SequenceRegressor
+    >>> windows = SeriesWindows(np.sin(np.arange(60.0)), input_length=8, horizon=3)
+    >>> model = SequenceRegressor(windows.n_inputs, 8, windows.n_targets, per_step=True, loss="quantile", rng=0)
+    >>> {name: values.shape for name, values in forecast(model, windows).items()}
+    {'forecast': (1, 1, 3), '0.1': (1, 1, 3), '0.5': (1, 1, 3), '0.9': (1, 1, 3)}
     """
     if chosen is None:
         return _in_units(model, windows, windows.ahead(), None)
@@ -68,6 +83,24 @@ class Backtest:
         the naive forecast of one step before the first of these forecasts; NaN if a series did not change then.
     coverage : float or None
         The part of the values between the lowest and the highest quantile.
+
+    See Also
+    --------
+    backtest, forecast
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rnnx.analysis import backtest
+    >>> from rnnx.data import SeriesWindows
+    >>> from rnnx.models import SequenceRegressor
+    >>> windows = SeriesWindows(np.arange(20.0) ** 2, input_length=6, horizon=2, stride=4)
+    >>> model = SequenceRegressor(windows.n_inputs, 8, windows.n_targets, per_step=True, rng=0)
+    >>> result = backtest(model, windows)
+    >>> result.starts.tolist(), result.actual.shape  # four windows; (n_t, m, H)
+    ([6, 10, 14, 18], (1, 4, 2))
+    >>> result.actual[0, 0].tolist(), result.naive[0, 0].tolist()  # the naive forecast repeats 5 ** 2
+    ([36.0, 49.0], [25.0, 25.0])
     """
 
     series: np.ndarray
@@ -88,6 +121,23 @@ def backtest(model: Any, windows: SeriesWindows, *, season: int = 1) -> Backtest
     windows : SeriesWindows
     season : int
         Of the seasonal naive forecast, which repeats as many last values.
+
+    See Also
+    --------
+    forecast, Backtest, rnnx.data.SeriesWindows, rnnx.plots.forecasts
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rnnx.analysis import backtest
+    >>> from rnnx.data import SeriesWindows
+    >>> from rnnx.models import SequenceRegressor
+    >>> windows = SeriesWindows(np.tile([1.0, 5.0, 2.0, 4.0], 15), input_length=8, horizon=4)
+    >>> train, test = windows.split(8)
+    >>> untrained = SequenceRegressor(windows.n_inputs, 8, windows.n_targets, per_step=True, rng=0)
+    >>> scores = backtest(untrained, test, season=4).scores
+    >>> scores["seasonal naive"]["MAE"], scores["model"]["MAE"] > 1  # always look at the naive forecast
+    (0.0, True)
     """
     season = integer("season", season, 1, windows.input_length)
     chosen = np.arange(len(windows))

@@ -43,6 +43,21 @@ def gate_values(caches: Any) -> dict[str, Array]:
         If `caches` are not the caches of a sequence.
     ValueError
         If the caches were consumed, or the forward pass had ``keep_caches=False``.
+
+    See Also
+    --------
+    text_values, rnnx.plots.gate_activations, rnnx.Caches
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import rnnx
+    >>> parameters = rnnx.initialize_parameters("lstm", n_x=3, n_a=5, rng=0)
+    >>> parameters["bf"][:] = 20.0  # forget nothing
+    >>> a, _, c, caches = rnnx.lstm_forward(np.ones((3, 2, 7)), None, parameters)
+    >>> values = rnnx.analysis.gate_values(caches)
+    >>> list(values), values["ft"].shape, bool((values["ft"] > 0.999).all())
+    (['ft', 'it', 'cct', 'ot', 'a', 'c'], (5, 2, 7), True)
     """
     owner = _owner(caches)
     cell, tape = owner.cell, owner.tape_for(owner.cell)
@@ -82,6 +97,21 @@ def state_gradients(caches: Any, *, ds_final: Any = (), ds: Sequence[Array | Non
     ------
     ValueError, TypeError
         As for `rnnx.recurrent_backward`.
+
+    See Also
+    --------
+    gradient_norms, gate_values, rnnx.recurrent_backward
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import rnnx
+    >>> parameters = rnnx.initialize_parameters("gru", n_x=3, n_a=5, rng=0)
+    >>> _, _, caches = rnnx.gru_forward(np.ones((3, 2, 7)), None, parameters)
+    >>> da = np.ones((5, 2, 7))  # a loss at every step
+    >>> gradients = rnnx.analysis.state_gradients(caches, ds=(da,))
+    >>> gradients["da"].shape, bool(np.allclose(gradients["da"][:, :, 0], rnnx.gru_backward(da, caches)["da0"]))
+    ((5, 2, 8), True)
     """
     return _walk_back(caches, ds_final, ds)[0]
 
@@ -103,6 +133,19 @@ def gradient_norms(
     norms : array, shape (T + 1,) or (m, T + 1)
         Euclidean norm of the result of `state_gradients`, over all states. It overflows or underflows only if the
         gradient itself does.
+
+    See Also
+    --------
+    state_gradients, text_gradient_norms, rnnx.plots.gradient_norms
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import rnnx
+    >>> parameters = {"Wax": np.eye(2), "Waa": 0.5 * np.eye(2), "ba": np.zeros((2, 1))}
+    >>> _, _, caches = rnnx.rnn_forward(np.zeros((2, 1, 4)), None, parameters)
+    >>> rnnx.analysis.gradient_norms(caches, ds_final=np.array([[3.0], [4.0]]))  # halved by every step back
+    array([0.3125, 0.625 , 1.25  , 2.5   , 5.    ])
     """
     axes = (0,) if checks.flag("per_example", per_example) else (0, 1)
     return _norms(state_gradients(caches, ds_final=ds_final, ds=ds), axes)
@@ -128,6 +171,21 @@ def text_values(model: Any, tokenizer: Any, text: str) -> list[dict[str, Array]]
     ------
     ValueError
         If the text is too short or has a character that is not in the vocabulary.
+
+    See Also
+    --------
+    gate_values, text_gradient_norms, rnnx.plots.text_activation
+
+    Examples
+    --------
+    >>> from rnnx.analysis import text_values
+    >>> from rnnx.data import CharTokenizer
+    >>> from rnnx.models import CharModel
+    >>> tokenizer = CharTokenizer(oov_token=None).fit("abcd")
+    >>> model = CharModel(tokenizer.vocab_size, hidden_size=8, cell="gru", rng=0)
+    >>> (layer,) = text_values(model, tokenizer, "dabba")
+    >>> {name: values.shape for name, values in layer.items()}
+    {'ut': (8, 5), 'rt': (8, 5), 'cct': (8, 5), 'a': (8, 5)}
     """
     _, _, caches = _read(model, tokenizer, text)
     return [{name: values[:, 0, :] for name, values in gate_values(layer).items()} for layer in caches]
@@ -147,6 +205,21 @@ def text_gradient_norms(model: Any, tokenizer: Any, text: str) -> list[Array]:
     -------
     layers : list of array, shape (len(text),)
         For each layer, the norm of the gradient with respect to its state after t characters.
+
+    See Also
+    --------
+    gradient_norms, text_values, rnnx.plots.gradient_norms
+
+    Examples
+    --------
+    >>> from rnnx.analysis import text_gradient_norms
+    >>> from rnnx.data import CharTokenizer
+    >>> from rnnx.models import CharModel
+    >>> tokenizer = CharTokenizer(oov_token=None).fit("abcd")
+    >>> model = CharModel(tokenizer.vocab_size, hidden_size=8, num_layers=2, cell="gru", rng=0)
+    >>> below, above = text_gradient_norms(model, tokenizer, "abcdabcd")
+    >>> above.shape, bool(above[0] < above[-1])  # the beginning matters less for the last character
+    ((8,), True)
     """
     target, logits, caches = _read(model, tokenizer, text, hold_out=1)
     weights = model.parameters["Wy"]

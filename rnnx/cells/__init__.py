@@ -70,7 +70,20 @@ CELLS: Mapping[str, Cell] = _Table()
 
 
 def cell_of(cell: Cell | str) -> Cell:
-    """Return a cell unchanged; look up a name in ``CELLS``."""
+    """Return a cell unchanged; look up a name in ``CELLS``.
+
+    See Also
+    --------
+    CELLS, rnnx.Cell
+
+    Examples
+    --------
+    >>> from rnnx.cells import cell_of
+    >>> cell_of("lstm").states
+    ('a', 'c')
+    >>> cell_of(cell_of("gru")).name
+    'gru'
+    """
     if isinstance(cell, Cell):
         return cell
     if not isinstance(cell, str):

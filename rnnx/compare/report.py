@@ -33,6 +33,18 @@ class Report:
         By label, rnnx first: losses, seconds, gradients, memory_start, memory_peak, versions, sample.
     vocabulary : list of str or None
         The characters in index order; without them, samples are shown as indices.
+
+    See Also
+    --------
+    run, rnnx.plots.training_curves
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rnnx.compare import run
+    >>> report = run("keras", np.arange(400) % 5, hidden_size=8, steps=3)  # doctest: +SKIP
+    >>> sorted(path.name for path in report.save("comparison"))  # doctest: +SKIP
+    ['comparison.png', 'losses.csv', 'report.json', 'report.txt']
     """
 
     peer: str

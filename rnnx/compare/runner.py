@@ -116,6 +116,19 @@ def run(
         If a side fails. The message ends with the last lines of its stderr.
     OSError
         If `text` cannot be read or `output` cannot be written.
+
+    See Also
+    --------
+    Report, rnnx.convert.to_torch
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rnnx.compare import run
+    >>> text = np.arange(400) % 5
+    >>> report = run("torch", text, hidden_size=8, steps=3)  # doctest: +SKIP
+    >>> report.agrees, list(report.sides)  # doctest: +SKIP
+    (True, ['rnnx', 'torch loop'])
     """
     checks.choice("peer", peer, PEERS)
     if progress is not None and not callable(progress):

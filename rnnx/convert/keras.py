@@ -47,6 +47,18 @@ def to_keras(cell: Cell | str, parameters: Mapping[str, Array], *, name: str = "
     ------
     ValueError, TypeError
         As for `to_torch`, but Keras has every built-in cell, and the layers may have any hidden sizes.
+
+    See Also
+    --------
+    from_keras, dense_to_keras
+
+    Examples
+    --------
+    >>> import rnnx
+    >>> parameters = rnnx.initialize_parameters("gru_reset_after", n_x=3, n_a=5, rng=0)
+    >>> weights = rnnx.convert.to_keras("gru_reset_after", parameters)  # for set_weights of keras.layers.GRU(5)
+    >>> [array.shape for array in weights]
+    [(3, 15), (5, 15), (2, 15)]
     """
     cell = _KERAS.cell(cell)
     blocks.check_texts(name=name)
@@ -93,6 +105,19 @@ def from_keras(
         (outside Bidirectional), or has a merge_mode other than "concat".
     TypeError
         If `weights` is not a layer or a list of float32 or float64 arrays.
+
+    See Also
+    --------
+    to_keras, dense_from_keras, rnnx.data.move_padding_to_end
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import rnnx
+    >>> kernel, recurrent, bias = np.ones((3, 20)), np.ones((5, 20)), np.zeros(20)  # of keras.layers.LSTM(5)
+    >>> parameters = rnnx.convert.from_keras("lstm", [kernel, recurrent, bias])  # or the layer itself
+    >>> parameters["Wf"].shape, parameters["bf"].shape
+    ((5, 8), (5, 1))
     """
     cell, stack, gradients = _KERAS.cell(cell), flag("stack", stack), flag("gradients", gradients)
     blocks.check_texts(name=name)
@@ -121,6 +146,18 @@ def dense_to_keras(parameters: Mapping[str, Array], *, keys: tuple[str, str] = (
     -------
     list of numpy.ndarray
         Kernel (n_a, n_y) and bias (n_y,).
+
+    See Also
+    --------
+    dense_from_keras, to_keras
+
+    Examples
+    --------
+    >>> import rnnx
+    >>> parameters = rnnx.initialize_parameters("rnn", n_x=3, n_a=5, n_y=2, rng=0)
+    >>> kernel, bias = rnnx.convert.dense_to_keras(parameters, keys=("Wya", "by"))
+    >>> kernel.shape, bias.shape
+    ((5, 2), (2,))
     """
     weights, bias = blocks.head_arrays(parameters, keys)
     return [np.ascontiguousarray(weights.T), bias]
@@ -140,6 +177,18 @@ def dense_from_keras(weights: Any, *, keys: tuple[str, str] = ("Wy", "by"), grad
     -------
     parameters : dict of str to numpy.ndarray
         Copies of the weights (n_y, n_a) and the bias (n_y, 1).
+
+    See Also
+    --------
+    dense_to_keras, from_keras
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rnnx.convert import dense_from_keras
+    >>> kernel, bias = np.ones((5, 2)), np.zeros(2)  # of keras.layers.Dense(2)
+    >>> {key: array.shape for key, array in dense_from_keras([kernel, bias], keys=("W", "b")).items()}
+    {'W': (2, 5), 'b': (2, 1)}
     """
     config = _config(weights, "layer")  # of the layer inside TimeDistributed
     if config.get("activation", "linear") not in ("linear", "softmax"):

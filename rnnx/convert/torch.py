@@ -47,6 +47,18 @@ def to_torch(cell: Cell | str, parameters: Mapping[str, Array], *, prefix: str =
         shape is wrong, or the layers have unequal hidden sizes.
     TypeError
         If a parameter is not a float32 or float64 array.
+
+    See Also
+    --------
+    from_torch, dense_to_torch
+
+    Examples
+    --------
+    >>> import rnnx
+    >>> parameters = rnnx.initialize_parameters("gru_reset_after", n_x=3, n_a=5, rng=0)
+    >>> weights = rnnx.convert.to_torch("gru_reset_after", parameters, prefix="rnn.")
+    >>> {key: array.shape for key, array in weights.items()}  # the gates stacked
+    {'rnn.weight_ih_l0': (15, 3), 'rnn.weight_hh_l0': (15, 5), 'rnn.bias_ih_l0': (15,), 'rnn.bias_hh_l0': (15,)}
     """
     blocks.check_texts(prefix=prefix, name=name)
     layers = _TORCH.to_blocks(_TORCH.cell(cell), parameters, name)
@@ -102,6 +114,21 @@ def from_torch(
         a nonlinearity other than tanh.
     TypeError
         If `weights` is not a module or a dict of float32 or float64 arrays.
+
+    See Also
+    --------
+    to_torch, dense_from_torch, rnnx.interop.torch.LSTM
+
+    Examples
+    --------
+    >>> import torch
+    >>> import rnnx
+    >>> lstm = torch.nn.LSTM(3, 5)
+    >>> x = torch.randn(7, 2, 3)  # (T, m, n_x)
+    >>> parameters = rnnx.convert.from_torch("lstm", lstm)
+    >>> a, _, _, _ = rnnx.lstm_forward(x.permute(2, 1, 0).numpy(), None, parameters)  # (n_a, m, T)
+    >>> torch.allclose(lstm(x)[0].permute(2, 1, 0), torch.from_numpy(a), atol=1e-6)
+    True
     """
     cell, stack, gradients = _TORCH.cell(cell), flag("stack", stack), flag("gradients", gradients)
     blocks.check_texts(prefix=prefix, name=name)
@@ -131,6 +158,18 @@ def dense_to_torch(
     -------
     dict of str to numpy.ndarray
         weight (n_y, n_a) and bias (n_y,).
+
+    See Also
+    --------
+    dense_from_torch, to_torch
+
+    Examples
+    --------
+    >>> from rnnx.convert import dense_to_torch
+    >>> from rnnx.models import SequenceClassifier
+    >>> model = SequenceClassifier(3, 8, num_classes=2, rng=0)
+    >>> {key: array.shape for key, array in dense_to_torch(model.parameters, prefix="head.").items()}
+    {'head.weight': (2, 8), 'head.bias': (2,)}
     """
     blocks.check_texts(prefix=prefix)
     weights, bias = blocks.head_arrays(parameters, keys)
@@ -154,6 +193,23 @@ def dense_from_torch(
     -------
     parameters : dict of str to numpy.ndarray
         Copies of the weights (n_y, n_a) and the bias (n_y, 1).
+
+    See Also
+    --------
+    dense_to_torch, from_torch, rnnx.dense_forward
+
+    Examples
+    --------
+    >>> import torch
+    >>> import rnnx
+    >>> linear = torch.nn.Linear(5, 2)
+    >>> parameters = rnnx.convert.dense_from_torch(linear)
+    >>> parameters["Wy"].shape, parameters["by"].shape
+    ((2, 5), (2, 1))
+    >>> a = torch.ones(5, 3, 7)  # (n_a, m, T)
+    >>> y = rnnx.dense_forward(a.numpy(), parameters["Wy"], parameters["by"])
+    >>> torch.allclose(linear(a.permute(1, 2, 0)).permute(2, 0, 1), torch.from_numpy(y), atol=1e-6)
+    True
     """
     blocks.check_texts(prefix=prefix)
     module = _module(weights, prefix)  # the array of an embedding looks like the weights of a layer without bias

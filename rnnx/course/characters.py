@@ -62,6 +62,19 @@ def initialize_parameters(n_a: int, n_x: int, n_y: int) -> dict[str, np.ndarray]
     -------
     dict of str to array, float64
         Wax, Waa, Wya, b, by.
+
+    See Also
+    --------
+    rnn_forward, rnnx.initialize_parameters
+
+    Examples
+    --------
+    >>> from rnnx.course import initialize_parameters
+    >>> parameters = initialize_parameters(n_a=5, n_x=27, n_y=27)
+    >>> {key: array.shape for key, array in parameters.items()}
+    {'Wax': (5, 27), 'Waa': (5, 5), 'Wya': (27, 5), 'b': (5, 1), 'by': (27, 1)}
+    >>> round(float(parameters["Wax"][0, 0]), 6)  # 0.01 times the first normal number of the seed 1
+    0.016243
     """
     n_a, n_x, n_y = (integer(name, n) for name, n in (("n_a", n_a), ("n_x", n_x), ("n_y", n_y)))
     check_size((n_a, max(n_a, n_x, n_y)), n_a=n_a, n_x=n_x, n_y=n_y)
@@ -88,6 +101,19 @@ def rnn_step_forward(
     a_next : array, shape (n_a, 1)
     p_t : array, shape (n_y, 1)
         Probabilities of the next character.
+
+    See Also
+    --------
+    rnn_forward, rnn_step_backward
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rnnx.course import initialize_parameters, rnn_step_forward
+    >>> parameters = initialize_parameters(n_a=5, n_x=4, n_y=4)
+    >>> a_next, p = rnn_step_forward(parameters, np.zeros((5, 1)), np.array([[0.0], [1.0], [0.0], [0.0]]))
+    >>> a_next.shape, p.round(2).ravel()  # untrained: every character is as likely
+    ((5, 1), array([0.25, 0.25, 0.25, 0.25]))
     """
     a_prev, x, Wax, Waa, Wya, b, by = unpack(parameters, a_prev=a_prev, x=x)
     (a_next,), _ = _STAGE.forward(_OPS, (Wax @ x + b,), (Waa @ a_prev,), (a_prev,))
@@ -119,6 +145,24 @@ def rnn_step_backward(
     -------
     dict of str to array
         `gradients`, whose da_next is now that of the step before.
+
+    See Also
+    --------
+    rnn_backward, rnn_step_forward
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rnnx.course import initialize_parameters, rnn_step_backward, rnn_step_forward
+    >>> parameters = initialize_parameters(n_a=5, n_x=4, n_y=4)
+    >>> x, a_prev = np.array([[0.0], [1.0], [0.0], [0.0]]), np.zeros((5, 1))
+    >>> a, p = rnn_step_forward(parameters, a_prev, x)
+    >>> gradients = {f"d{key}": np.zeros_like(array) for key, array in parameters.items()}
+    >>> gradients["da_next"] = np.zeros((5, 1))
+    >>> dy = p - np.array([[1.0], [0.0], [0.0], [0.0]])  # the character 0 was right
+    >>> gradients = rnn_step_backward(dy, gradients, parameters, x, a, a_prev)
+    >>> bool((gradients["dby"] == dy).all()), gradients["da_next"].shape
+    (True, (5, 1))
     """
     columns = {"dy": dy, "x": x, "a": a, "a_prev": a_prev, **pick("gradients", gradients, ("da_next",))}
     dy, x, a, a_prev, da_next, _, Waa, Wya, _, _ = unpack(parameters, **columns)
@@ -158,6 +202,21 @@ def rnn_forward(x: Any, *args: Any, **options: Any) -> Any:
     ------
     ValueError
         If a character is not in the vocabulary, `X` and `Y` differ in length, or a key or a shape is wrong.
+
+    See Also
+    --------
+    rnn_backward, rnn_step_forward, rnnx.rnn_forward
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rnnx.course import initialize_parameters, rnn_forward
+    >>> parameters = initialize_parameters(n_a=5, n_x=4, n_y=4)
+    >>> loss, (y_hat, a, x) = rnn_forward([None, 2, 1], [2, 1, 0], np.zeros((5, 1)), parameters, vocab_size=4)
+    >>> print(f"{loss:.2f}, {y_hat[0].sum():.2f}")  # about 3 log(4); probabilities
+    4.16, 1.00
+    >>> x[0].ravel(), x[1].ravel()  # None is no character, 2 a one-hot vector
+    (array([0., 0., 0., 0.]), array([0., 0., 1., 0.]))
     """
     if _is_array_of_sequences(x):
         return functional.rnn_forward(x, *args, **options)
@@ -181,6 +240,20 @@ def rnn_backward(da: Any, *args: Any, **options: Any) -> Any:
         dWax, dWaa, dWya, db, dby, and da_next (n_a, 1), the gradient with respect to `a0`.
     a : dict of int to array, shape (n_a, 1)
         The hidden states of the cache.
+
+    See Also
+    --------
+    rnn_forward, rnn_step_backward, rnnx.rnn_backward
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rnnx.course import initialize_parameters, rnn_backward, rnn_forward
+    >>> parameters, X, Y = initialize_parameters(n_a=5, n_x=4, n_y=4), [None, 2, 1], [2, 1, 0]
+    >>> loss, cache = rnn_forward(X, Y, np.zeros((5, 1)), parameters, vocab_size=4)
+    >>> gradients, a = rnn_backward(X, Y, parameters, cache)
+    >>> gradients["dWya"].shape, len(a)  # a has the states 0 to 2, and -1 for the initial one
+    ((4, 5), 4)
     """
     if _is_array_of_sequences(da):
         return functional.rnn_backward(da, *args, **options)

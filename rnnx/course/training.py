@@ -29,6 +29,18 @@ def clip(gradients: Mapping[str, np.ndarray], maxValue: float) -> dict[str, np.n
     -------
     dict of str to array
         The five clipped arrays.
+
+    See Also
+    --------
+    optimize, rnnx.optim.clip_by_value
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rnnx.course import clip
+    >>> gradients = {key: np.array([[-12.0, 3.0]]) for key in ("dWax", "dWaa", "dWya", "db", "dby")}
+    >>> clip(gradients, maxValue=5)["dWaa"]
+    array([[-5.,  3.]])
     """
     limit, clipped = real("maxValue", maxValue, "[0, inf)"), pick("gradients", gradients, GRADIENTS)
     if not are_usual(clipped.values()):
@@ -52,6 +64,19 @@ def update_parameters(
     -------
     dict of str to array
         `parameters`.
+
+    See Also
+    --------
+    optimize, rnnx.optim.update_parameters_with_sgd
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rnnx.course import update_parameters
+    >>> parameters = {key: np.ones((1, 1)) for key in ("Wax", "Waa", "Wya", "b", "by")}
+    >>> gradients = {f"d{key}": np.array([[5.0]]) for key in parameters}
+    >>> update_parameters(parameters, gradients, lr=0.01)["Waa"]
+    array([[0.95]])
     """
     update_arrays(*pick_gradients(gradients, parameters), real("lr", lr))
     return parameters
@@ -81,6 +106,22 @@ def optimize(
         dWax, dWaa, dWya, db, dby.
     a_last : array, shape (n_a, 1)
         The last hidden state.
+
+    See Also
+    --------
+    rnn_forward, rnn_backward, clip, update_parameters
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rnnx.course import initialize_parameters, optimize
+    >>> parameters = initialize_parameters(n_a=8, n_x=4, n_y=4)
+    >>> a, losses = np.zeros((8, 1)), []
+    >>> for _ in range(200):  # the word 2, 1, 3, which ends with the newline 0
+    ...     loss, gradients, a = optimize([None, 2, 1, 3], [2, 1, 3, 0], a, parameters, learning_rate=0.1)
+    ...     losses.append(loss)
+    >>> print(f"{losses[0]:.1f}, {losses[-1]:.1f}")  # from 4 log(4) to nearly none
+    5.5, 0.0
     """
     learning_rate = real("learning_rate", learning_rate)
     loss, arrays, (_, Waa, Wya, _, _) = forward_pass(X, Y, {"a_prev": a_prev}, parameters)
@@ -92,7 +133,7 @@ def optimize(
 
 @np.errstate(under="ignore")
 def sample(parameters: Mapping[str, np.ndarray], char_to_ix: Mapping[str, int], seed: int) -> list[int]:
-    """Sample a name, as the assignment does: the k-th character is drawn after seeding NumPy with `seed` + 2 k.
+    r"""Sample a name, as the assignment does: the k-th character is drawn after seeding NumPy with `seed` + 2 k.
 
     The global random state of NumPy stays as it is.
 
@@ -108,6 +149,18 @@ def sample(parameters: Mapping[str, np.ndarray], char_to_ix: Mapping[str, int], 
     -------
     list of int
         At most 50 characters and the newline.
+
+    See Also
+    --------
+    get_sample, model, rnnx.models.sample
+
+    Examples
+    --------
+    >>> from rnnx.course import initialize_parameters, sample
+    >>> char_to_ix = {"\n": 0, "a": 1, "b": 2, "c": 3}
+    >>> indices = sample(initialize_parameters(n_a=5, n_x=4, n_y=4), char_to_ix, seed=0)
+    >>> indices[-1], len(indices) <= 51, set(indices) <= {0, 1, 2, 3}  # a name ends with the newline
+    (0, True, True)
     """
     seed, newline = integer("seed", seed, 0, _MOST_SEED), _indices("\n", char_to_ix)[0]
     n_a, vocab_size = unpack(parameters)[0].shape
@@ -125,7 +178,18 @@ def sample(parameters: Mapping[str, np.ndarray], char_to_ix: Mapping[str, int], 
 
 
 def get_sample(sample_ix: Sequence[int], ix_to_char: Mapping[int, str]) -> str:
-    """Return sampled indices as text, the first character in upper case."""
+    """Return sampled indices as text, the first character in upper case.
+
+    See Also
+    --------
+    print_sample, sample
+
+    Examples
+    --------
+    >>> from rnnx.course import get_sample
+    >>> get_sample([1, 0, 2], {0: "e", 1: "r", 2: "x"})
+    'Rex'
+    """
     try:
         text = "".join([ix_to_char[ix] for ix in sample_ix])
     except KeyError as error:
@@ -144,17 +208,53 @@ def _indices(text: str, char_to_ix: Mapping[str, int]) -> list[int]:
 
 
 def print_sample(sample_ix: Sequence[int], ix_to_char: Mapping[int, str]) -> None:
-    """Print `get_sample`, without a newline of its own."""
+    r"""Print `get_sample`, without a newline of its own.
+
+    See Also
+    --------
+    get_sample, sample
+
+    Examples
+    --------
+    >>> from rnnx.course import print_sample
+    >>> print_sample([1, 0, 2, 3], {0: "e", 1: "r", 2: "x", 3: "\n"})
+    Rex
+    """
     print(get_sample(sample_ix, ix_to_char), end="")
 
 
 def get_initial_loss(vocab_size: int, seq_length: int) -> float:
-    """Return the loss of uniform predictions over `seq_length` characters."""
+    """Return the loss of uniform predictions over `seq_length` characters.
+
+    See Also
+    --------
+    smooth, model
+
+    Examples
+    --------
+    >>> from rnnx.course import get_initial_loss
+    >>> print(f"{get_initial_loss(vocab_size=27, seq_length=7):.3f}")  # 7 log(27)
+    23.071
+    """
     return -np.log(1.0 / vocab_size) * seq_length
 
 
 def smooth(loss: float, cur_loss: float) -> float:
-    """Return the exponential moving average of the loss after one more iteration: 0.999 old + 0.001 new."""
+    """Return the exponential moving average of the loss after one more iteration: 0.999 old + 0.001 new.
+
+    See Also
+    --------
+    get_initial_loss, model
+
+    Examples
+    --------
+    >>> from rnnx.course import smooth
+    >>> loss = 23.0
+    >>> for _ in range(1000):
+    ...     loss = smooth(loss, 13.0)
+    >>> round(loss, 1)  # after 1000 iterations, 1 / e of the way is left
+    16.7
+    """
     return loss * 0.999 + cur_loss * 0.001
 
 
@@ -168,7 +268,7 @@ def model(
     vocab_size: int = 27,
     verbose: bool = False,
 ) -> Any:
-    """Train the character model on names, one per iteration, and print sampled names every 2000 iterations.
+    r"""Train the character model on names, one per iteration, and print sampled names every 2000 iterations.
 
     Parameters
     ----------
@@ -195,6 +295,21 @@ def model(
     ------
     ValueError
         If there are no names, a character is not in `char_to_ix`, or `vocab_size` is not the number of characters.
+
+    See Also
+    --------
+    optimize, sample, rnnx.models.CharModel
+
+    Examples
+    --------
+    >>> from rnnx.course import model
+    >>> characters = ["\n", "e", "r", "t", "x"]
+    >>> char_to_ix = {character: ix for ix, character in enumerate(characters)}
+    >>> parameters = model("rex\ntrex\n", dict(enumerate(characters)), char_to_ix, 20, dino_names=0, vocab_size=5)
+    ... # doctest: +ELLIPSIS
+    Iteration: 0, Loss: ...
+    >>> parameters["Wax"].shape
+    (50, 5)
     """
     examples, last_name = _names(data), ""
     if vocab_size != len(char_to_ix):

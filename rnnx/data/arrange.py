@@ -32,6 +32,10 @@ def as_sequences(values: Any, axes: str) -> tuple[np.ndarray, np.ndarray | None]
     ValueError, TypeError
         If the axes do not fit, or the numbers of features differ.
 
+    See Also
+    --------
+    Examples, Items
+
     Examples
     --------
     >>> import numpy as np

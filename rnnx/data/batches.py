@@ -34,6 +34,18 @@ class Batch:
     n_terms : float or dict of str to float, or None
         Of a part of a larger batch: the number of terms, or the sum of their weights, that the loss of the whole batch
         averages, or these by head. The losses of all parts add up to that loss.
+
+    See Also
+    --------
+    Examples, Lines, rnnx.models.Model
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rnnx.data import Batch
+    >>> batch = Batch(np.array([[3, 1, 2], [5, 0, 0]]), np.array([[1, 2, 0], [0, 0, 0]]), lengths=np.array([3, 1]))
+    >>> [inputs.tolist() for inputs, targets in batch.rows()]  # without the padding
+    [[3, 1, 2], [5]]
     """
 
     inputs: Any
@@ -84,7 +96,32 @@ class LateBatch(Batch):
 
 
 class Dataset(Protocol):
-    """The dataset interface that the trainer needs."""
+    """The dataset interface that the trainer needs.
+
+    See Also
+    --------
+    Examples, Lines, Windows, Streams, rnnx.training.Trainer
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rnnx.data import Batch
+    >>> from rnnx.models import CharModel
+    >>> from rnnx.optim import Adam
+    >>> from rnnx.training import Trainer
+    >>> class Counting:  # batches that are made when they are needed
+    ...     def __len__(self):
+    ...         return 100
+    ...     def n_batches(self, batch_size):
+    ...         return 4
+    ...     def batches(self, batch_size, rng=None, start=0):
+    ...         for _ in range(start, 4):
+    ...             numbers = np.tile(np.arange(8) % 5, (batch_size, 1))
+    ...             yield Batch(numbers[:, :-1], numbers[:, 1:], None)
+    >>> trainer = Trainer(CharModel(5, hidden_size=8, rng=0), Adam(0.05))
+    >>> trainer.fit(Counting(), epochs=10, batch_size=2).loss < 0.1
+    True
+    """
 
     def __len__(self) -> int:
         """Return the number of examples, or of steps of a continuous text."""
@@ -152,6 +189,18 @@ def pad(sequences: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     ------
     ValueError, TypeError
         If `sequences` is not a list of 1-D arrays or lists of int.
+
+    See Also
+    --------
+    Examples, as_sequences
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rnnx.data import pad
+    >>> padded, lengths = pad([np.array([3, 1, 2]), np.array([5])])
+    >>> padded.tolist(), lengths.tolist()
+    ([[3, 1, 2], [5, 0, 0]], [3, 1])
     """
     check_rows("sequences", sequences)
     rows = [index_row("sequences", sequence, i) for i, sequence in enumerate(sequences)]

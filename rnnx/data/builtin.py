@@ -13,7 +13,19 @@ _MOST_LISTED = 20
 
 
 def dinosaur_names() -> str:
-    """Return dinosaur genus names, one per line."""
+    """Return dinosaur genus names, one per line.
+
+    See Also
+    --------
+    make_corpus, python_prose, CORPORA
+
+    Examples
+    --------
+    >>> from rnnx.data import dinosaur_names
+    >>> names = dinosaur_names().splitlines()
+    >>> len(names) > 1000, names[:2]
+    (True, ['Aardonyx', 'Abdarainurus'])
+    """
     return resources.files("rnnx").joinpath("data/texts/dinosaurs.txt").read_text(encoding="utf-8")
 
 
@@ -21,6 +33,17 @@ def python_prose() -> str:
     """Return Python's language help topics, sorted by title, about 465,000 characters.
 
     The text depends on the Python version. Raise ValueError if this installation lacks it.
+
+    See Also
+    --------
+    make_corpus, dinosaur_names, CORPORA
+
+    Examples
+    --------
+    >>> from rnnx.data import python_prose
+    >>> text = python_prose()
+    >>> len(text) > 400_000, "generator" in text
+    (True, True)
     """
     try:
         from pydoc_data.topics import topics
@@ -52,6 +75,19 @@ def find_text(name: str) -> str | Path:
         If there is no such text; the message lists those that there are. Also if a download has a wrong checksum.
     OSError, ImportError
         If a text cannot be downloaded, or pooch is not installed.
+
+    See Also
+    --------
+    CORPORA, make_corpus
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from rnnx.data import find_text
+    >>> Path("data").mkdir()
+    >>> _ = Path("data/poems.txt").write_text("tyger tyger, burning bright")
+    >>> find_text("poems").name, find_text("dinos").splitlines()[0]
+    ('poems.txt', 'Aardonyx')
     """
     if name in CORPORA:
         return CORPORA[name]()

@@ -22,7 +22,7 @@ BY, SPLITS = ("auto", "lines", "windows", "streams"), ("tail", "blocks")
 
 @dataclass(frozen=True)
 class Corpus:
-    """Training and validation datasets of a text.
+    r"""Training and validation datasets of a text.
 
     Attributes
     ----------
@@ -36,6 +36,21 @@ class Corpus:
         Description of the split. Losses of different splits are not comparable.
     fingerprint : str
         SHA-256 of the text; a resumed run uses it to check that the text is unchanged.
+
+    See Also
+    --------
+    make_corpus, rnnx.training.Trainer
+
+    Examples
+    --------
+    >>> from rnnx.data import dinosaur_names, make_corpus
+    >>> corpus = make_corpus("dinosaurs", dinosaur_names(), validation=0.2)
+    >>> corpus.by, corpus.tokenizer.vocab_size
+    ('lines', 53)
+    >>> batch = next(corpus.train.batches(batch_size=32))
+    >>> inputs, targets = next(batch.rows())
+    >>> corpus.tokenizer.decode(inputs), corpus.tokenizer.decode(targets)
+    ('\nBravoceratops', 'Bravoceratops\n')
     """
 
     name: str
@@ -108,6 +123,16 @@ def make_corpus(
     ValueError, OSError
         As for `open_text`, and if an argument is out of range, the text is too short, a str is the name of a file, or
         the vocabulary of `tokenizer` lacks a character.
+
+    See Also
+    --------
+    Corpus, CharTokenizer, find_text, rnnx.models.CharModel
+
+    Examples
+    --------
+    >>> from rnnx.data import make_corpus
+    >>> print(make_corpus("song", "la la la, la la li, li li la! " * 20, by="windows", seq_length=32).summary())
+    song: 17 windows to train on, last 60 of 600 characters held out; 6 characters
     """
     _check_choices(by, split, validation)
     seed, lower, extend = integer("seed", seed, 0), flag("lower", lower), flag("extend", extend)

@@ -39,6 +39,21 @@ class Examples(Portable, Shuffled[Batch]):
     ------
     ValueError, TypeError
         If shapes do not match, a length is out of range, or a dtype is wrong.
+
+    See Also
+    --------
+    Items, MultiTaskExamples, as_sequences, rnnx.models.SequenceClassifier
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rnnx.data import Examples
+    >>> x = np.random.default_rng(0).standard_normal((3, 10, 7))  # (n_x, n, T)
+    >>> data = Examples(x, np.arange(10) % 2, lengths=[7, 7, 4, 4, 4, 4, 4, 4, 4, 4])
+    >>> [batch.inputs.shape for batch in data.batches(batch_size=2)][:2]  # cut to the longest
+    [(3, 2, 7), (3, 2, 4)]
+    >>> data.take([0, 5, 7]).targets
+    array([0, 1, 1])
     """
 
     def __init__(

@@ -28,7 +28,21 @@ MEMORY_LIMIT = 256 << 20  # bytes; larger index arrays are mapped from a file
 
 
 class TextFile(AbstractContextManager["TextFile"]):
-    """A UTF-8 text file that can be iterated in chunks any number of times. See `open_text`."""
+    """A UTF-8 text file that can be iterated in chunks any number of times. See `open_text`.
+
+    See Also
+    --------
+    open_text, read_text
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from rnnx.data import TextFile
+    >>> _ = Path("book.txt").write_text("once upon a time")
+    >>> with TextFile("book.txt", chunk=5) as chunks:
+    ...     list(chunks), sum(map(len, chunks))  # read twice, five bytes at a time
+    (['once ', 'upon ', 'a tim', 'e'], 16)
+    """
 
     def __init__(self, path: str | Path, chunk: int = CHUNK) -> None:
         self.path, self._chunk = path, chunk
@@ -76,7 +90,7 @@ class TextFile(AbstractContextManager["TextFile"]):
 
 
 def open_text(path: str | Path) -> TextFile:
-    """Open a UTF-8 text file as an iterable of chunks, in a ``with`` statement.
+    r"""Open a UTF-8 text file as an iterable of chunks, in a ``with`` statement.
 
     Line ends become newlines, and a byte order mark is dropped.
 
@@ -85,16 +99,37 @@ def open_text(path: str | Path) -> TextFile:
     ValueError, OSError
         If the file is blank, not a regular file, or cannot be read or, during reading, if it is not UTF-8.
 
+    See Also
+    --------
+    read_text, encode_file
+
     Examples
     --------
-    >>> with open_text("book.txt") as chunks:  # doctest: +SKIP
-    ...     tokenizer = CharTokenizer().fit(chunks)
+    >>> from pathlib import Path
+    >>> from rnnx.data import CharTokenizer, open_text
+    >>> _ = Path("book.txt").write_bytes(b"over\r\nand over")
+    >>> with open_text("book.txt") as chunks:
+    ...     CharTokenizer(oov_token=None).fit(chunks).get_vocab()
+    ['\n', ' ', 'a', 'd', 'e', 'n', 'o', 'r', 'v']
     """
     return TextFile(path)
 
 
 def read_text(path: str | Path) -> str:
-    """Read a whole UTF-8 text file, as `open_text` does."""
+    r"""Read a whole UTF-8 text file, as `open_text` does.
+
+    See Also
+    --------
+    open_text, make_corpus
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from rnnx.data import read_text
+    >>> _ = Path("old.txt").write_bytes(b"\xef\xbb\xbfone\r\ntwo\r\n")  # as an old editor of Windows writes it
+    >>> read_text("old.txt")
+    'one\ntwo\n'
+    """
     with open_text(path) as chunks:
         return "".join(chunks)
 
@@ -110,6 +145,19 @@ class EncodedText:
     tokenizer : CharTokenizer
     fingerprint : str
         SHA-256 of the UTF-8 text with normalized line ends.
+
+    See Also
+    --------
+    encode_file, Windows, Streams
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from rnnx.data import encode_file
+    >>> _ = Path("song.txt").write_text("la la la")
+    >>> text = encode_file("song.txt")
+    >>> text.tokenizer.get_vocab(), text.indices.tolist(), text.indices.dtype
+    ([' ', 'a', 'l'], [2, 1, 0, 2, 1, 0, 2, 1], dtype('uint8'))
     """
 
     indices: np.ndarray
@@ -134,6 +182,18 @@ def encode_file(
     ------
     ValueError, OSError
         As for `open_text`, and if `tokenizer` lacks a character or the temporary file cannot be written.
+
+    See Also
+    --------
+    EncodedText, make_corpus, open_text
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from rnnx.data import CharTokenizer, encode_file
+    >>> _ = Path("rain.txt").write_text("rain, rain")
+    >>> encode_file("rain.txt", CharTokenizer.from_vocab(["<UNK>", "a", "r"], oov_token="<UNK>")).indices.tolist()
+    [2, 1, 0, 0, 0, 0, 2, 1, 0, 0]
     """
     if tokenizer is not None:
         check_methods("tokenizer", tokenizer, "a CharTokenizer or None", "check_known", "get_vocab")

@@ -28,6 +28,20 @@ class FrameSequences:
         As `Examples` takes them.
     classes : list or None
         The label of each class.
+
+    See Also
+    --------
+    sequences_from_frame, sequences_from_wide_frame, Examples
+
+    Examples
+    --------
+    >>> from rnnx.data import sequences_from_frame
+    >>> table = {"who": ["ann", "ann", "bob"], "x": [1.0, 2.0, 3.0], "y": [0.1, 0.2, 0.3]}
+    >>> sequences = sequences_from_frame(table, id="who", inputs=["x"], target=["y"], per_step=True)
+    >>> sequences.ids, sequences.lengths.tolist()
+    (['ann', 'bob'], [2, 1])
+    >>> sequences.examples().targets.shape  # (n_y, n, T)
+    (1, 2, 2)
     """
 
     inputs: np.ndarray
@@ -74,6 +88,10 @@ def sequences_from_frame(
     ------
     ValueError, TypeError
         If a column is missing, or has missing or wrong values; if a sequence has two rows of one time, or two targets.
+
+    See Also
+    --------
+    sequences_from_wide_frame, series_from_frame, read_table
 
     Examples
     --------
@@ -138,6 +156,21 @@ def series_from_frame(
     ------
     ValueError, TypeError
         As for `sequences_from_frame`, and if times are not evenly spaced.
+
+    See Also
+    --------
+    Series, SeriesWindows, series_from_wide_frame
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rnnx.data import series_from_frame
+    >>> days = np.arange("2024-01-01", "2024-01-04", dtype="datetime64[D]")
+    >>> table = {"shop": ["Rome"] * 3 + ["Oslo"] * 3, "day": np.tile(days, 2)}
+    >>> table |= {"sold": [3.0, 4.0, 5.0, 1.0, 2.0, np.nan], "holiday": [0, 1, 0, 0, 1, 0]}
+    >>> rome, oslo = series_from_frame(table, id="shop", time="day", target="sold", future=["holiday"])
+    >>> oslo.id, oslo.targets.tolist(), oslo.future.tolist()  # its last day is the future
+    ('Oslo', [[1.0, 2.0]], [[0.0, 1.0, 0.0]])
     """
     allow_gaps = flag("allow_gaps", allow_gaps)
     hint = "; pass `id`, the column that tells series apart" if id is None else ""

@@ -31,6 +31,20 @@ def split_by_group(groups: Any, validation: float = 0.2, *, rng: RNG = 0) -> tup
     ------
     ValueError, TypeError
         If there are fewer than two groups, or a group is missing (None, NaN or NA).
+
+    See Also
+    --------
+    folds_by_group, Examples
+
+    Examples
+    --------
+    >>> from rnnx.data import split_by_group
+    >>> persons = ["ann", "ann", "bob", "eve", "eve", "dan"]
+    >>> training, validation = split_by_group(persons, validation=0.25)
+    >>> {persons[i] for i in training} & {persons[i] for i in validation}  # nobody is in both
+    set()
+    >>> len({persons[i] for i in validation})
+    1
     """
     part, random = real("validation", validation, "(0, 1)"), generator("rng", rng)
     names, numbers = _numbered(groups)
@@ -65,6 +79,20 @@ def folds_by_group(groups: Any, folds: int = 5, *, labels: Any = None, rng: RNG 
     ------
     ValueError
         If there are fewer groups than folds.
+
+    See Also
+    --------
+    split_by_group, Examples
+
+    Examples
+    --------
+    >>> from rnnx.data import folds_by_group
+    >>> persons = ["ann", "ann", "bob", "eve", "eve", "dan"]
+    >>> folds = folds_by_group(persons, folds=2)
+    >>> sorted(int(i) for fold in folds for i in fold)  # every example is held out once
+    [0, 1, 2, 3, 4, 5]
+    >>> [sorted({persons[i] for i in fold}) for fold in folds]  # and no person is in two folds
+    [['bob', 'dan'], ['ann', 'eve']]
     """
     folds, random = integer("folds", folds, 2), generator("rng", rng)
     names, numbers = _numbered(groups)

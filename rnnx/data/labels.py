@@ -28,6 +28,10 @@ def encode_labels(labels: Any, classes: Sequence[Any] | None = None) -> tuple[np
     ValueError, TypeError
         If a label is missing (None, NaN or NA) or is not among the classes, or the labels are of several kinds.
 
+    See Also
+    --------
+    class_weights, rnnx.models.SequenceClassifier
+
     Examples
     --------
     >>> from rnnx.data import encode_labels

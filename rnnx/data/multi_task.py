@@ -30,6 +30,10 @@ class MultiTaskExamples(Shuffled[Batch]):
     ValueError, TypeError
         As for `Examples`; the message names the head.
 
+    See Also
+    --------
+    Examples, rnnx.models.MultiTaskModel
+
     Examples
     --------
     >>> import numpy as np

@@ -32,6 +32,10 @@ def move_padding_to_end(inputs: Any, value: float = 0) -> tuple[np.ndarray, np.n
     ValueError, TypeError
         If `inputs` are not such an array of NumPy, or `value` is not a number.
 
+    See Also
+    --------
+    StepMask, rnnx.convert.from_keras
+
     Examples
     --------
     >>> import numpy as np
@@ -68,6 +72,10 @@ class StepMask:
     ------
     ValueError, TypeError
         If the mask is no such array.
+
+    See Also
+    --------
+    move_padding_to_end, Examples
 
     Examples
     --------

@@ -25,6 +25,21 @@ class PairBatch:
         Including the end token.
     n_terms : int or None
         As for `Batch`.
+
+    See Also
+    --------
+    Pairs, rnnx.models.Seq2Seq
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rnnx.data import Pairs
+    >>> pairs = Pairs([np.array([4, 4]), np.array([6])], [np.array([1, 2, 3]), np.array([5])], end_token=0)
+    >>> batch = next(pairs.batches(batch_size=2))
+    >>> batch.source.tolist(), batch.source_lengths.tolist()
+    ([[4, 4], [6, 0]], [2, 1])
+    >>> batch.target_out.tolist(), batch.target_lengths.tolist()  # with the end token
+    ([[1, 2, 3, 0], [5, 0, 0, 0]], [4, 2])
     """
 
     source: np.ndarray
@@ -61,6 +76,10 @@ class Pairs(Shuffled[PairBatch]):
     ValueError, TypeError
         If the numbers of sources and targets differ or are zero, a sequence is not one of indices, or a target contains
         the end token.
+
+    See Also
+    --------
+    PairBatch, rnnx.models.Seq2Seq
 
     Examples
     --------

@@ -22,6 +22,10 @@ class Scaler:
     mean, scale : sequence of float
         For each feature; the scales are not zero.
 
+    See Also
+    --------
+    SeriesWindows, rnnx.models.SequenceRegressor
+
     Examples
     --------
     >>> import numpy as np

@@ -51,6 +51,10 @@ class SeriesWindows(Shuffled[Batch]):
     ValueError, TypeError
         If there is no window, the series have different numbers of features, or targets are missing.
 
+    See Also
+    --------
+    Series, rnnx.models.SequenceRegressor, rnnx.analysis.backtest
+
     Examples
     --------
     >>> import numpy as np

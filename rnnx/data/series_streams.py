@@ -28,6 +28,19 @@ class SeriesStreams(ParallelStreams):
     ------
     ValueError, TypeError
         If shapes do not match.
+
+    See Also
+    --------
+    Streams, SeriesWindows
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rnnx.data import SeriesStreams
+    >>> audio = np.arange(12.0)
+    >>> data = SeriesStreams(audio[None, :-1], audio[None, 1:], seq_length=3)  # predict the next sample
+    >>> [(batch.inputs[0].tolist(), batch.continues) for batch in data.batches(batch_size=2)]
+    [([[0.0, 1.0, 2.0], [5.0, 6.0, 7.0]], False), ([[3.0, 4.0], [8.0, 9.0]], True)]
     """
 
     def __init__(self, inputs: Any, targets: Any, seq_length: int) -> None:

@@ -30,6 +30,10 @@ class Items(Shuffled[Batch]):
     ValueError, TypeError, FloatingPointError
         When a batch is read, if an example is not as described, or not finite; the message names it.
 
+    See Also
+    --------
+    Examples, as_sequences
+
     Examples
     --------
     >>> import numpy as np

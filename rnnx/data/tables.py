@@ -44,6 +44,10 @@ def read_table(
     ValueError, OSError
         If the file is not such a table, a column is missing, or a cell is wrong; times and names must not be missing.
 
+    See Also
+    --------
+    sequences_from_frame, series_from_frame
+
     Examples
     --------
     >>> import tempfile, pathlib

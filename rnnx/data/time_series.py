@@ -35,6 +35,21 @@ class Series:
     ------
     ValueError, TypeError
         If arrays do not hold numbers or do not match in length, or `past`, `future` or `static` hold NaN.
+
+    See Also
+    --------
+    SeriesWindows, series_from_frame
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rnnx.data import Series, SeriesWindows
+    >>> sales, holiday = np.arange(20.0), np.zeros(23)
+    >>> holiday[21] = 1  # known in advance, after the last sale
+    >>> shop = Series(sales, future=holiday, id="Rome")
+    >>> windows = SeriesWindows(shop, input_length=5, horizon=3)
+    >>> windows.ahead()[2, 0]  # what the model sees of holidays: five steps of the past, three of the future
+    array([0., 0., 0., 0., 0., 0., 1., 0.])
     """
 
     targets: np.ndarray

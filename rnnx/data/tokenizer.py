@@ -38,6 +38,10 @@ class CharTokenizer:
     index_dtype : dtype
         The smallest unsigned dtype that holds the indices.
 
+    See Also
+    --------
+    make_corpus, count_characters, rnnx.models.CharModel
+
     Examples
     --------
     >>> from rnnx.data import CharTokenizer

@@ -10,7 +10,19 @@ from rnnx._core.words import shown
 
 
 def count_characters(texts: str | Iterable[str]) -> Counter[str]:
-    """Count the characters of one or more texts."""
+    """Count the characters of one or more texts.
+
+    See Also
+    --------
+    CharTokenizer, open_text
+
+    Examples
+    --------
+    >>> from rnnx.data import CharTokenizer, count_characters
+    >>> counts = count_characters(["aab", "abc"])
+    >>> counts["a"], CharTokenizer().fit_counts(counts, min_count=2).get_vocab()  # c is too rare
+    (3, ['<UNK>', 'a', 'b'])
+    """
     if isinstance(texts, bytes | bytearray):
         raise TypeError("`texts` must be a str or an iterable of str; got bytes")
     counts: Counter[str] = Counter()

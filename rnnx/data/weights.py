@@ -31,6 +31,10 @@ def class_weights(targets: Any, weights: str | Mapping[int, float] | Sequence[fl
     ValueError, TypeError
         If targets are no classes, or weights are negative or too few.
 
+    See Also
+    --------
+    Examples, rnnx.metrics.f1_score
+
     Examples
     --------
     >>> from rnnx.data import class_weights

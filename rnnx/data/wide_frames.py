@@ -39,6 +39,10 @@ def sequences_from_wide_frame(
         If a column is missing or does not hold numbers, features differ in their numbers of steps, or numbers are
         missing before the end of a row.
 
+    See Also
+    --------
+    sequences_from_frame, series_from_wide_frame
+
     Examples
     --------
     >>> from rnnx.data import sequences_from_wide_frame
@@ -98,6 +102,18 @@ def series_from_wide_frame(
     ------
     ValueError, TypeError
         As for `series_from_frame`.
+
+    See Also
+    --------
+    Series, SeriesWindows, series_from_frame
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rnnx.data import series_from_wide_frame
+    >>> table = {"hour": [0, 1, 2, 3], "Rome": [3.0, 4.0, 5.0, 6.0], "Oslo": [np.nan, 1.0, 2.0, np.nan]}
+    >>> [(series.id, series.targets.tolist()) for series in series_from_wide_frame(table, time="hour")]
+    [('Rome', [[3.0, 4.0, 5.0, 6.0]]), ('Oslo', [[1.0, 2.0]])]
     """
     allow_gaps = flag("allow_gaps", allow_gaps)
     ahead = listed_names("future", future) if len(future) else []

@@ -21,6 +21,18 @@ class Lines(Shuffled[Batch]):
     sequences : sequence of array of int
         The lines without newlines; a line is accessed only when a batch needs it.
     newline : int
+
+    See Also
+    --------
+    make_corpus, Windows, rnnx.models.CharModel
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rnnx.data import Lines
+    >>> batch = next(Lines([np.array([2, 1]), np.array([1])], newline=0).batches(2))
+    >>> batch.inputs.tolist(), batch.targets.tolist(), batch.lengths.tolist()
+    ([[0, 2, 1], [0, 1, 0]], [[2, 1, 0], [1, 0, 0]], [3, 2])
     """
 
     def __init__(self, sequences: Sequence[np.ndarray], newline: int) -> None:
@@ -63,6 +75,18 @@ class Windows(Steps, Shuffled[Batch]):
     pieces : sequence of (start, stop), optional
         Parts of the text to use, at least 2 characters each; default: all of it. A window and its targets lie in one
         piece.
+
+    See Also
+    --------
+    Streams, Lines, make_corpus
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rnnx.data import Windows
+    >>> batch = next(Windows(np.arange(10), seq_length=3).batches(batch_size=2))
+    >>> batch.inputs.tolist(), batch.targets.tolist()
+    ([[0, 1, 2], [3, 4, 5]], [[1, 2, 3], [4, 5, 6]])
     """
 
     def __init__(self, indices: np.ndarray, seq_length: int, pieces: Pieces | None = None) -> None:
@@ -98,9 +122,21 @@ class Streams(Steps, ParallelStreams):
     seq_length : int
         Steps per batch.
 
+    See Also
+    --------
+    Windows, SeriesStreams, make_corpus
+
     Notes
     -----
     Every stream starts from zero states, so on a small text losses of different batch sizes are not quite comparable.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rnnx.data import Streams
+    >>> data = Streams(np.arange(13), seq_length=4)
+    >>> [(batch.inputs.tolist(), batch.continues) for batch in data.batches(batch_size=2)]
+    [([[0, 1, 2, 3], [6, 7, 8, 9]], False), ([[4, 5], [10, 11]], True)]
     """
 
     _what = "text"

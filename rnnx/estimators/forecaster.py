@@ -54,6 +54,10 @@ class Forecaster(Estimator):
     history_ : list of dict
         The losses after each epoch.
 
+    See Also
+    --------
+    SequenceRegressor, rnnx.data.SeriesWindows, rnnx.analysis.backtest
+
     Notes
     -----
     ``y`` is a series, (T,), or several at the same times, (T, n_t), as an array or of pandas; or a list of these, or of

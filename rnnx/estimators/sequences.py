@@ -157,6 +157,10 @@ class SequenceClassifier(ClassifierMixin, SequenceEstimator):
     history_ : list of dict
         The losses after each epoch.
 
+    See Also
+    --------
+    SequenceRegressor, Forecaster, rnnx.models.SequenceClassifier
+
     Notes
     -----
     ``X`` may be an array (n, T, n_x), or with the axes of `axes`; an array or a table (n, T) of one feature; a list of
@@ -227,6 +231,21 @@ class SequenceRegressor(RegressorMixin, SequenceEstimator):
         It has more methods, such as `predict_distribution`.
     n_features_in_, history_
         As for `SequenceClassifier`.
+
+    See Also
+    --------
+    SequenceClassifier, Forecaster, rnnx.models.SequenceRegressor
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.model_selection import cross_val_score
+    >>> from rnnx.estimators import SequenceRegressor
+    >>> X = np.random.default_rng(0).standard_normal((60, 5, 1))  # (n, T, n_x)
+    >>> y = X.sum(axis=(1, 2))
+    >>> scores = cross_val_score(SequenceRegressor(8, epochs=40, learning_rate=0.02, random_state=0), X, y, cv=3)
+    >>> bool(scores.mean() > 0.8)  # R^2 of examples that were held out
+    True
     """
 
     def _model(self, n_x: int, y: Any, **options: Any) -> tuple[models.SequenceModel, np.ndarray]:

@@ -58,6 +58,19 @@ def build(source: str | Path, output: str | Path | None = None, *, target: str |
     RuntimeError
         If there is no compiler, or it fails. This machine's compiler is $CC, cc, gcc or clang; without one, and for
         other targets, it is zig, which ``pip install ziglang`` installs.
+
+    See Also
+    --------
+    to_c, load
+
+    Examples
+    --------
+    >>> from rnnx.export import build, to_c
+    >>> from rnnx.models import SequenceRegressor
+    >>> source, _ = to_c(SequenceRegressor(3, 8, rng=0), "model.c")
+    >>> library = build(source)  # needs a C compiler; or, say, build(source, target="aarch64")
+    >>> library.stem
+    'model'
     """
     if not isinstance(source, str | Path):
         raise TypeError(f"`source` must be a str or Path; got {shown(source)}")

@@ -57,6 +57,18 @@ def to_c(
     ------
     ValueError, TypeError
         If this is not such a model, an argument is wrong, or a parameter is not finite. Nothing is written then.
+
+    See Also
+    --------
+    build, rnnx.quantize, rnnx.convert.save_onnx
+
+    Examples
+    --------
+    >>> from rnnx.export import to_c
+    >>> from rnnx.models import SequenceRegressor
+    >>> source, header = to_c(SequenceRegressor(3, 8, rng=0), "model.c", weights="int8")
+    >>> source.name, header.name
+    ('model.c', 'model.h')
     """
     if not isinstance(model, SequenceModel):
         raise TypeError(f"`model` must be a CharModel, SequenceClassifier or SequenceRegressor; got {shown(model)}")

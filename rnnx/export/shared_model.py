@@ -30,6 +30,21 @@ def load(path: str | os.PathLike[str]) -> "SharedModel":
         If the file is not a library for this machine.
     ValueError
         If it is a library of another kind.
+
+    See Also
+    --------
+    build, SharedModel
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rnnx.export import build, load, to_c
+    >>> from rnnx.models import SequenceRegressor
+    >>> model = SequenceRegressor(3, 8, rng=0)
+    >>> shared = load(build(to_c(model, "model.c")[0]))
+    >>> x = np.ones((3, 5), "float32")  # (n_x, T): one sequence
+    >>> bool(np.allclose(shared.run(x), model.predict(x[:, None, :])[:, 0], atol=1e-5))
+    True
     """
     if not isinstance(path, str | os.PathLike):
         raise TypeError(f"`path` must be a str or Path; got {type(path).__name__}")
@@ -75,6 +90,22 @@ class SharedModel:
         The inputs besides x by name, with their defaults: a number, "step" (the number of the step), or None.
     vocabulary : list of str or None
         What the outputs stand for.
+
+    See Also
+    --------
+    load, build, rnnx.Stream
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rnnx.export import build, load, to_c
+    >>> from rnnx.models import SequenceRegressor
+    >>> model = load(build(to_c(SequenceRegressor(1, 8, per_step=True, rng=0), "filter.c")[0]))
+    >>> signal = np.sin(np.arange(6, dtype="float32"))
+    >>> one_by_one = [float(model.step([value])[0]) for value in signal]
+    >>> model.reset()
+    >>> bool(np.allclose(model.run(signal[None, :])[0], one_by_one))
+    True
     """
 
     def __init__(self, library: ctypes.CDLL, facts: dict[str, Any]) -> None:

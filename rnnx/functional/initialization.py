@@ -89,7 +89,7 @@ def initialize_parameters(
 
     See Also
     --------
-    initialize_adam, warm_up
+    rnnx.optim.initialize_adam, warm_up
 
     Examples
     --------

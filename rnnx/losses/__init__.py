@@ -58,6 +58,19 @@ def as_loss(loss: Any, kinds: tuple[str, ...] = ("numbers", "labels", "classes")
     ------
     ValueError, TypeError
         If it is none of them, or its targets are of another kind.
+
+    See Also
+    --------
+    Loss, LOSSES
+
+    Examples
+    --------
+    >>> from rnnx.losses import as_loss
+    >>> loss = as_loss("huber")
+    >>> loss.config
+    {'name': 'huber', 'delta': 1.0}
+    >>> as_loss({"name": "huber", "delta": 0.5})  # from the config in a checkpoint
+    Huber(delta=0.5)
     """
     possible = [name for name, one in LOSSES.items() if one.kind in kinds]
     if isinstance(loss, dict) and isinstance(loss.get("name"), str):

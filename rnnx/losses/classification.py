@@ -49,6 +49,18 @@ class CrossEntropy(Loss):
     ----------
     label_smoothing : float, in [0, 1)
         This part of the probability of the target is spread evenly over all classes.
+
+    See Also
+    --------
+    BinaryCrossEntropy, MultiLabel, rnnx.softmax_cross_entropy
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rnnx.losses import CrossEntropy
+    >>> z = np.array([[[9.0]], [[0.0]], [[0.0]]])  # logits (classes, m, T), sure of class 0
+    >>> [round(float(CrossEntropy(smoothing)(z, np.array([[0]]))[0]), 2) for smoothing in (0.0, 0.1)]
+    [0.0, 0.6]
     """
 
     label_smoothing: float = 0.0
@@ -93,6 +105,22 @@ class MultiLabel(_Sigmoid):
     ----------
     positive_weight : float > 0
         Factor of the loss where a label is 1, if labels are rare.
+
+    See Also
+    --------
+    BinaryCrossEntropy, CrossEntropy
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rnnx.losses import MultiLabel
+    >>> z = np.array([[[3.0]], [[3.0]], [[-3.0]]])  # three labels of one step: (labels, m, T)
+    >>> MultiLabel().predict(np, z)[:, 0, 0].round(2)  # they need not add up to 1
+    array([0.95, 0.95, 0.05])
+    >>> targets = np.array([[[0.0]], [[0.0]], [[1.0]]])
+    >>> missing_a_rare_label = MultiLabel(positive_weight=9.0)(z, targets)[0] > MultiLabel()(z, targets)[0]
+    >>> bool(missing_a_rare_label)  # costs more
+    True
     """
 
     positive_weight: float = 1.0
@@ -106,7 +134,20 @@ class MultiLabel(_Sigmoid):
 
 @dataclass(frozen=True, repr=False)
 class BinaryCrossEntropy(_Sigmoid):
-    """The cross-entropy of two classes, 0 and 1, and the sigmoid of one output, which belongs to class 1."""
+    """The cross-entropy of two classes, 0 and 1, and the sigmoid of one output, which belongs to class 1.
+
+    See Also
+    --------
+    CrossEntropy, MultiLabel, rnnx.metrics.roc_auc
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rnnx.losses import BinaryCrossEntropy
+    >>> BinaryCrossEntropy().predict(np, np.array([[0.0, 2.0]])).round(2)  # one output, two probabilities
+    array([[0.5 , 0.12],
+           [0.5 , 0.88]])
+    """
 
     name = "binary"
     kind = "classes"

@@ -19,6 +19,22 @@ class Gaussian(Loss):
     ----------
     least_scale : float > 0
         Added to the scale, which is a softplus, so that the likelihood is bounded.
+
+    See Also
+    --------
+    StudentT, Quantile
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rnnx.losses import Gaussian
+    >>> loss = Gaussian()
+    >>> z = np.array([[2.0, 2.0], [0.5, 5.0]])  # a row for the mean and one for the scale, before its softplus
+    >>> outputs = loss.describe(np, z)
+    >>> outputs["mean"], outputs["scale"].round(3)
+    (array([[2., 2.]]), array([[0.974, 5.007]]))
+    >>> loss.quantile(outputs, 0.9).round(2)  # the mean and 1.28 times the scale
+    array([[3.25, 8.42]])
     """
 
     least_scale: float = 1e-4
@@ -58,6 +74,19 @@ class StudentT(Loss):
         Degrees of freedom; default: an output of the model, above 2, so that the variance is finite.
     least_scale : float > 0
         As for `Gaussian`.
+
+    See Also
+    --------
+    Gaussian, Huber
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rnnx.losses import StudentT
+    >>> z, outlier = np.zeros((2, 1, 1)), np.array([[[50.0]]])  # outputs for the mean and the scale
+    >>> heavy_tails, nearly_normal = (float(StudentT(df)(z, outlier)[0]) for df in (1.0, 1000.0))
+    >>> heavy_tails < 10 < 500 < nearly_normal
+    True
     """
 
     df: float | None = None
@@ -118,7 +147,23 @@ def _log_gamma_ratio(ops: Ops, x: Any) -> Any:
 
 @dataclass(frozen=True, repr=False)
 class Poisson(Loss):
-    """The negative log-likelihood of counts, without the term log(target!), for the logarithm of their rate."""
+    """The negative log-likelihood of counts, without the term log(target!), for the logarithm of their rate.
+
+    See Also
+    --------
+    Gaussian, SquaredError
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rnnx.losses import Poisson
+    >>> z = np.log(np.array([[[1.0, 4.0]]]))  # the model puts out the logarithm of the rate
+    >>> Poisson().predict(np, z).round(6)
+    array([[[1., 4.]]])
+    >>> loss, dz = Poisson()(z, np.array([[[3.0, 5.0]]]))
+    >>> (2 * dz).round(6)  # for each of the two steps: rate - count
+    array([[[-2., -1.]]])
+    """
 
     name = "poisson"
     least = 0.0

@@ -69,6 +69,10 @@ class Loss:
     by_step : bool
         Whether the loss is a mean over steps, so that a sequence can be divided.
 
+    See Also
+    --------
+    LOSSES, as_loss, SquaredError
+
     Examples
     --------
     >>> import numpy as np

@@ -33,7 +33,23 @@ class Initialization(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Step:
-    """The result of a training step."""
+    """The result of a training step.
+
+    See Also
+    --------
+    Model, rnnx.training.Trainer
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rnnx.data import Batch
+    >>> from rnnx.models import CharModel
+    >>> model = CharModel(3, hidden_size=4, rng=0)
+    >>> step = model.train_step(Batch(np.array([[0, 1]]), np.array([[1, 2]]), None))
+    >>> step.gradients["dby"].shape, sorted(step.states)
+    ((3, 1), ['a_l0', 'c_l0'])
+    >>> following = model.train_step(Batch(np.array([[2]]), np.array([[0]]), None), states=step.states)
+    """
 
     loss: Any  # a float; on a device an array of shape (), which has not been fetched
     gradients: Parameters  # "d" + name for every parameter
@@ -51,6 +67,26 @@ class Model(Parameterized, ABC):
         Array namespace, device and dtype of the parameters.
     config : dict
         Plain values; ``type(model)(**model.config, parameters=model.parameters)`` rebuilds the model.
+
+    See Also
+    --------
+    SequenceClassifier, SequenceRegressor, CharModel, Seq2Seq, MultiTaskModel
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rnnx.data import Batch
+    >>> from rnnx.models import CharModel
+    >>> model = CharModel(3, hidden_size=4, dtype="float64", rng=0)
+    >>> batch = Batch(np.array([[0, 1, 2]]), np.array([[1, 2, 0]]), None)
+    >>> loss, gradients = model.loss_and_gradients(batch)
+    >>> h = 1e-6
+    >>> model.parameters["by"][0, 0] += h
+    >>> bool(np.isclose((model.loss(batch) - loss) / h, gradients["dby"][0, 0]))  # a difference quotient
+    True
+    >>> copy = type(model)(**model.config, parameters=model.parameters)
+    >>> copy.loss(batch) == model.loss(batch)
+    True
     """
 
     kind: ClassVar[str]  # the name in checkpoints

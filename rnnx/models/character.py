@@ -26,6 +26,10 @@ class CharModel(SequenceModel):
     hidden_size, num_layers, **options
         As for `SequenceClassifier`, with its errors and without `bidirectional` and `per_step`.
 
+    See Also
+    --------
+    sample, rnnx.data.make_corpus, rnnx.training.Trainer
+
     Examples
     --------
     >>> import numpy as np

@@ -34,6 +34,21 @@ class Prediction(NamedTuple):
         Steps before the end token, or T_y if the model never predicted it.
     weights : array, shape (m, T_y, T_x), or None
         Attention weights, in the library of the parameters; zero after the step that predicted the end token.
+
+    See Also
+    --------
+    Seq2Seq, rnnx.plots.attention_map
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rnnx.models import Seq2Seq
+    >>> model = Seq2Seq(8, 5, hidden_size=6, rng=0)
+    >>> indices, lengths, weights = model.predict(np.array([[3, 1, 2, 7]]), max_length=3)
+    >>> weights.shape == (1, indices.shape[1], 4)  # (m, T_y, T_x)
+    True
+    >>> bool(np.allclose(weights[0, 0].sum(), 1))
+    True
     """
 
     indices: np.ndarray

@@ -28,7 +28,7 @@ def sample(
     stop: str | None = NEWLINE,
     rng: RNG = None,
 ) -> list[str]:
-    """Sample several texts in parallel.
+    r"""Sample several texts in parallel.
 
     Parameters
     ----------
@@ -63,6 +63,20 @@ def sample(
     ------
     ValueError
         If an argument is out of range, or the vocabulary lacks a character of `start`.
+
+    See Also
+    --------
+    draw, CharModel, CharStream
+
+    Examples
+    --------
+    >>> from rnnx.data import CharTokenizer
+    >>> from rnnx.models import CharModel, sample
+    >>> tokenizer = CharTokenizer(oov_token=None).fit("abc\n")
+    >>> model = CharModel(tokenizer.vocab_size, hidden_size=8, rng=0)
+    >>> texts = sample(model, tokenizer, start="ab", n=3, max_length=5, stop=None, rng=0)
+    >>> [len(text) for text in texts], texts[0][:2]
+    ([7, 7, 7], 'ab')
     """
     check_methods("model", model, "a CharModel, or have its `stream` method", "stream")
     check_methods("tokenizer", tokenizer, "a CharTokenizer", "vocab_size", "get_vocab", "encode", "decode")
@@ -122,6 +136,21 @@ def draw(
         Draws one number per column, or none at temperature 0.
     temperature, top_k, top_p
         As for `sample`.
+
+    See Also
+    --------
+    sample
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rnnx.models import draw
+    >>> logits = np.log(np.array([[0.7], [0.2], [0.1]]))  # (vocab_size, n)
+    >>> def frequencies(**options):
+    ...     found = draw(np.tile(logits, 10_000), np.random.default_rng(0), **options)
+    ...     return (np.bincount(found, minlength=3) / found.size).round(1).tolist()
+    >>> frequencies(), frequencies(temperature=0.0), frequencies(top_k=2)
+    ([0.7, 0.2, 0.1], [1.0, 0.0, 0.0], [0.8, 0.2, 0.0])
     """
     check_generator("rng", rng)
     z = np.array(ns.to_host(logits), np.float64)

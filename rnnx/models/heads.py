@@ -31,6 +31,19 @@ class Head:
     ------
     ValueError, TypeError
         If an argument is out of range.
+
+    See Also
+    --------
+    MultiTaskModel, SequenceRegressor, SequenceClassifier
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rnnx.models import Head, MultiTaskModel
+    >>> heads = {"next": Head(1, "quantile", per_step=True), "kind": Head(4, "cross_entropy", weight=0.1)}
+    >>> model = MultiTaskModel(3, 8, heads, rng=0)
+    >>> {name: model.parameters[name].shape for name in ("Wy_next", "Wy_kind")}  # three quantiles, four classes
+    {'Wy_next': (3, 8), 'Wy_kind': (4, 8)}
     """
 
     size: int

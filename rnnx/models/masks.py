@@ -26,6 +26,22 @@ class Masks:
         For instance (seed of the run, number of the optimizer step).
     start : int
         First time step of the sequence.
+
+    See Also
+    --------
+    Recurrent, rnnx.training.Trainer
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rnnx.models import Masks
+    >>> masks = Masks(seed=(0, 17))  # the 17th step of the run with seed 0
+    >>> mask = masks.draw("layer 0", 0.5, like=np.empty((4, 2, 6)))  # (n, m, T)
+    >>> sorted({float(value) for value in mask.flat})
+    [0.0, 2.0]
+    >>> segment = masks.at(3).draw("layer 0", 0.5, like=np.empty((4, 2, 3)))
+    >>> bool((segment == mask[:, :, 3:]).all())
+    True
     """
 
     seed: tuple[int, ...]

@@ -52,6 +52,10 @@ class MultiTaskModel(StackModel):
     ValueError, TypeError
         If an argument is out of range, or parameters do not match.
 
+    See Also
+    --------
+    Head, rnnx.data.MultiTaskExamples, rnnx.losses
+
     Notes
     -----
     In the loss of a dataset, the losses of batches count by their numbers of examples. A checkpoint cannot hold a loss

@@ -26,7 +26,22 @@ from rnnx.models.streams import StackStream
 
 @dataclass
 class StackCache:
-    """Cache for `Recurrent.backward`."""
+    """Cache for `Recurrent.backward`.
+
+    See Also
+    --------
+    Recurrent, rnnx.Caches
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rnnx.models import CharModel
+    >>> from rnnx.analysis import gate_values
+    >>> _, _, cache = CharModel(5, hidden_size=8, num_layers=2, rng=0).forward(np.array([[0, 3, 1]]))
+    >>> ((below,), (above,)) = cache.stack.layers  # the caches of each layer, in its one direction
+    >>> gate_values(above)["ft"].shape
+    (8, 1, 3)
+    """
 
     layers: list[list[Caches]]  # per layer, per direction, forward first
     masks: list[Array | None]  # dropout masks of the layers' outputs
@@ -67,6 +82,18 @@ class Recurrent(Layer):
     output_size : int
     state_names : tuple of str
     layers : list of list of Direction
+
+    See Also
+    --------
+    StackStream, SequenceModel, rnnx.recurrent_forward
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rnnx.models import SequenceClassifier
+    >>> stack = SequenceClassifier(3, [8, 4], num_classes=2, bidirectional=True, rng=0).stack
+    >>> stack.widths, stack.output_size, len(stack.state_names)  # a and c of two layers and directions
+    ((8, 4), 8, 8)
     """
 
     def __init__(

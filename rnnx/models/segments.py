@@ -11,7 +11,19 @@ from rnnx.models.masks import Masks
 
 
 def square_root_segments(n_steps: int) -> int:
-    """Return the `segment_length` that needs the least memory for sequences of n_steps steps."""
+    """Return the `segment_length` that needs the least memory for sequences of n_steps steps.
+
+    See Also
+    --------
+    CharModel, rnnx.training.Trainer
+
+    Examples
+    --------
+    >>> from rnnx.models import square_root_segments
+    >>> length = square_root_segments(10_000)
+    >>> length, 10_000 // length + length  # states in memory at a time, instead of 10,000
+    (100, 200)
+    """
     return max(1, math.isqrt(max(n_steps - 1, 0)) + 1)
 
 

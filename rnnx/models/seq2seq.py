@@ -50,6 +50,10 @@ class Seq2Seq(Model):
     ValueError
         As for `SequenceClassifier`, and if the attention is unknown or the end token is not in the vocabulary.
 
+    See Also
+    --------
+    Prediction, rnnx.data.Pairs, rnnx.additive_attention_forward
+
     Examples
     --------
     >>> import numpy as np

@@ -85,6 +85,10 @@ class SequenceClassifier(Predictor):
     ValueError, TypeError
         If an argument is out of range, or parameters do not match.
 
+    See Also
+    --------
+    SequenceRegressor, MultiTaskModel, rnnx.data.Examples, rnnx.estimators.SequenceClassifier
+
     Examples
     --------
     >>> import numpy as np
@@ -142,6 +146,21 @@ class SequenceRegressor(Predictor):
         The model predicts in the raw units of the targets, while it learns standardized ones, of which the loss is.
     input_size, hidden_size, num_layers, **options
         As for `SequenceClassifier`, with its errors.
+
+    See Also
+    --------
+    SequenceClassifier, MultiTaskModel, rnnx.data.SeriesWindows, rnnx.losses
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rnnx.models import SequenceRegressor
+    >>> model = SequenceRegressor(3, 16, loss="gaussian", rng=0)
+    >>> x = np.zeros((3, 5, 7))  # (n_x, m, T)
+    >>> model.predict(x).shape
+    (1, 5)
+    >>> {name: values.shape for name, values in model.predict_distribution(x).items()}
+    {'mean': (1, 5), 'scale': (1, 5)}
     """
 
     kind = "regressor"

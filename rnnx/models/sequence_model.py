@@ -42,7 +42,25 @@ class SequenceCache:
 
 
 class SequenceModel(StackModel):
-    """A recurrent stack and a dense head, at every step or on the final hidden states; see `SequenceClassifier`."""
+    """A recurrent stack and a dense head, at every step or on the final hidden states; see `SequenceClassifier`.
+
+    See Also
+    --------
+    SequenceClassifier, SequenceRegressor, CharModel
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rnnx.data import Batch
+    >>> from rnnx.models import SequenceRegressor
+    >>> model = SequenceRegressor(3, 8, rng=0)
+    >>> batch = Batch(np.ones((3, 4, 6)), np.zeros((1, 4)), None)
+    >>> z, states, cache = model.forward(batch.inputs)  # a training step by hand
+    >>> loss, dz = model.compare(z, batch)
+    >>> gradients = model.backward(dz, cache)
+    >>> z.shape, gradients["dWf_l0"].shape
+    ((1, 4), (8, 11))
+    """
 
     _losses: ClassVar[tuple[str, ...]] = ("classes",)  # the kinds of targets; see `Loss.kind`
     _default_loss: ClassVar[str] = "cross_entropy"

@@ -20,7 +20,23 @@ if TYPE_CHECKING:
 
 
 class StackStream:
-    """A stack that runs one step at a time. See `Recurrent.stream` and `rnnx.Stream`."""
+    """A stack that runs one step at a time. See `Recurrent.stream` and `rnnx.Stream`.
+
+    See Also
+    --------
+    CharStream, Recurrent, rnnx.Stream
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rnnx.models import SequenceRegressor
+    >>> model = SequenceRegressor(3, [8, 4], per_step=True, rng=0)
+    >>> stream = model.stack.stream(model.parameters)
+    >>> for measurement in np.ones((5, 3, 1), "float32"):  # (T, n_x, m)
+    ...     a = stream.step(measurement)
+    >>> a.shape, sorted(stream.states)
+    ((4, 1), ['a_l0', 'a_l1', 'c_l0', 'c_l1'])
+    """
 
     def __init__(
         self, stack: "Recurrent", parameters: Mapping[str, Array], m: int, states: Mapping[str, Array]
@@ -44,7 +60,24 @@ class StackStream:
 
 
 class CharStream:
-    """Reads m texts one character at a time. See `CharModel.stream`."""
+    """Reads m texts one character at a time. See `CharModel.stream`.
+
+    See Also
+    --------
+    CharModel, StackStream, rnnx.Stream
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rnnx.models import CharModel
+    >>> model = CharModel(5, hidden_size=8, dtype="float64", rng=0)
+    >>> stream = model.stream(m=2)  # two texts at a time
+    >>> for characters in ([3, 1], [4, 4], [0, 2]):
+    ...     logits = stream.read(np.array(characters))
+    >>> whole, _, _ = model.forward(np.array([[3, 4, 0], [1, 4, 2]]))
+    >>> logits.shape, bool(np.allclose(logits, whole[:, :, -1]))
+    ((5, 2), True)
+    """
 
     def __init__(self, model: "CharModel", m: int, states: Mapping[str, Array] | None) -> None:
         weights, bias = model.parameters["Wy"], model.parameters["by"]

@@ -29,6 +29,28 @@ class Optimizer(Checked):
     ----------
     learning_rate : float or schedule
         A number, or a function of the step number, which starts at 1.
+
+    See Also
+    --------
+    SGD, Adam, optimizer_config
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rnnx.optim import Optimizer
+    >>> class SignDescent(Optimizer):
+    ...     def __init__(self, learning_rate):
+    ...         self.learning_rate = learning_rate
+    ...     def numbers(self, rate, t):
+    ...         return {"rate": rate}
+    ...     @staticmethod
+    ...     def rule(ops, n, p, g):
+    ...         return (p - n["rate"] * ops.sign(g),)
+    >>> optimizer, parameters = SignDescent(0.1), {"W": np.zeros((1, 3))}
+    >>> state = optimizer.init(parameters)
+    >>> parameters, state = optimizer.update(parameters, {"dW": np.array([[5.0, 0.0, -0.2]])}, state, t=1)
+    >>> parameters["W"]
+    array([[-0.1,  0. ,  0.1]])
     """
 
     learning_rate: Any

@@ -28,6 +28,17 @@ def optimizer_config(optimizer: Any) -> dict[str, Any]:
     ------
     TypeError
         If the optimizer or its schedule is not one of these classes; a plain function cannot be saved.
+
+    See Also
+    --------
+    optimizer_from_config, OPTIMIZERS
+
+    Examples
+    --------
+    >>> from rnnx.optim import CosineDecay, Momentum, optimizer_config
+    >>> config = optimizer_config(Momentum(learning_rate=CosineDecay(0.1, steps=1000)))
+    >>> config["name"], config["learning_rate"]["schedule"], config["learning_rate"]["steps"]
+    ('momentum', 'cosine', 1000)
     """
     return _plain("optimizer", "name", optimizer, OPTIMIZERS)
 
@@ -44,6 +55,19 @@ def optimizer_from_config(config: Mapping[str, Any]) -> Any:
     ------
     ValueError, TypeError
         If a name or key is unknown, a key is missing, or a value is out of range or has the wrong type.
+
+    See Also
+    --------
+    optimizer_config, OPTIMIZERS
+
+    Examples
+    --------
+    >>> from rnnx.optim import RMSProp, optimizer_config, optimizer_from_config
+    >>> optimizer_from_config({"name": "adam", "learning_rate": 0.003}).beta1  # a default
+    0.9
+    >>> one = RMSProp(0.002)
+    >>> optimizer_from_config(optimizer_config(one)) == one
+    True
     """
     return _built("config", "name", config, OPTIMIZERS)
 

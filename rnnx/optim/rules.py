@@ -205,7 +205,7 @@ def update_parameters_with_adam(
 
     See Also
     --------
-    initialize_adam, Adam
+    initialize_adam, rnnx.optim.Adam
 
     Examples
     --------

@@ -33,6 +33,16 @@ def learning_rate_at(learning_rate: float | Schedule, t: int) -> float:
     ------
     ValueError, TypeError
         If `t` is not a positive integer, or a schedule does not return a finite number of at least 0.
+
+    See Also
+    --------
+    StepDecay, CosineDecay
+
+    Examples
+    --------
+    >>> from rnnx.optim import LinearWarmup, learning_rate_at
+    >>> learning_rate_at(0.1, t=7), learning_rate_at(lambda t: 1 / t, t=4)
+    (0.1, 0.25)
     """
     t = integer("t", t)
     if callable(learning_rate):

@@ -30,6 +30,18 @@ def attention_map(weights: Any, source: Sequence[str], target: Sequence[str], *,
     ------
     ValueError
         If the texts do not match the shape of the weights, or the weights are empty.
+
+    See Also
+    --------
+    rnnx.models.Seq2Seq, rnnx.models.Prediction, save
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rnnx.plots import attention_map
+    >>> figure = attention_map(np.eye(3), source=["le", "chat", "noir"], target=["the", "black", "cat"])
+    >>> [label.get_text() for label in figure.axes[0].get_yticklabels()]  # rows are of the target
+    ['the', 'black', 'cat']
     """
     array = style.to_numpy("weights", weights)
     if array.ndim != 2 or 0 in array.shape:

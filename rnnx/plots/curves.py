@@ -49,6 +49,19 @@ def training_curves(
     ------
     ValueError
         If a run has no finite loss.
+
+    See Also
+    --------
+    rnnx.training.read_metrics, plot_run, save
+
+    Examples
+    --------
+    >>> from rnnx.plots import training_curves
+    >>> adam = [{"step": t, "loss": 3.0 / t, "validation_loss": None} for t in range(1, 50)]
+    >>> sgd = [{"step": t, "loss": 3.0 / t**0.5, "validation_loss": None} for t in range(1, 50)]
+    >>> figure = training_curves({"Adam": adam, "SGD": sgd}, unit="nats")
+    >>> figure.axes[0].get_ylabel()
+    'loss [nats]'
     """
     runs = {"": metrics} if not isinstance(metrics, Mapping) else metrics
     _check(runs)
@@ -184,6 +197,19 @@ def gradient_norms(curves: Mapping[str, Any], *, title: str | None = None) -> Fi
     ------
     ValueError
         If there is no curve, or a curve is empty, not one-dimensional, or negative.
+
+    See Also
+    --------
+    rnnx.analysis.gradient_norms, save
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rnnx.plots import gradient_norms
+    >>> steps = np.arange(21)
+    >>> figure = gradient_norms({"RNN": 0.5 ** (20 - steps), "LSTM": 0.95 ** (20 - steps)})
+    >>> figure.axes[0].get_yscale()
+    'log'
     """
     arrays = style.all_to_numpy("curves", curves, "curves[{!r}]")
     for name, norms in arrays.items():

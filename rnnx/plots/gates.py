@@ -51,6 +51,21 @@ def gate_activations(
     ------
     ValueError
         If the text does not match the values, or a unit, an example or a step is out of range.
+
+    See Also
+    --------
+    rnnx.analysis.gate_values, text_activation, save
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import rnnx
+    >>> parameters = rnnx.initialize_parameters("lstm", n_x=3, n_a=5, rng=0)
+    >>> x = np.random.default_rng(0).standard_normal((3, 2, 7))
+    >>> _, _, _, caches = rnnx.lstm_forward(x, None, parameters)
+    >>> figure = rnnx.plots.gate_activations(caches, "example", units=[0, 3], example=1)
+    >>> [axes.get_title(loc="left") for axes in figure.axes][:2]
+    ['forget gate $f_t$', 'input gate $i_t$']
     """
     arrays = unit_values.arrays(values, example)
     n_a, n_steps = next(iter(arrays.values())).shape

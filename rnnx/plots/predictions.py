@@ -45,6 +45,20 @@ def forecasts(
     ------
     ValueError
         If arrays do not match.
+
+    See Also
+    --------
+    rnnx.analysis.forecast, rnnx.analysis.backtest, save
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rnnx.plots import forecasts
+    >>> times = np.arange("2024-01-01", "2024-01-13", dtype="datetime64[D]")
+    >>> piece = {"forecast": np.full(2, 9.0), "0.1": np.full(2, 7.0), "0.9": np.full(2, 11.0)}
+    >>> figure = forecasts(times, np.arange(10.0), [(10, piece)], unit="load (MW)")
+    >>> figure.axes[0].get_ylabel()
+    'load (MW)'
     """
     series, at = style.to_numpy("values", values), np.asarray(times)
     if series.ndim != 1 or at.ndim != 1 or len(at) < len(series):
@@ -96,6 +110,17 @@ def confusion_matrix(targets: Any, predictions: Any, classes: Sequence[Any], *, 
     ------
     ValueError
         If the arrays differ in shape, or an index is out of range.
+
+    See Also
+    --------
+    rnnx.metrics.f1_score, save
+
+    Examples
+    --------
+    >>> from rnnx.plots import confusion_matrix
+    >>> figure = confusion_matrix([0, 0, 1, 1], [0, 1, 1, 1], classes=["walk", "run"])
+    >>> [text.get_text() for text in figure.axes[0].texts]  # row by row, without zeros
+    ['1', '1', '2']
     """
     wanted, found = (np.asarray(a) for a in (targets, predictions))
     check_shape("predictions", found, "(n,)", wanted.shape)

@@ -50,6 +50,20 @@ def plot_run(
         If `format` is unknown, `dpi` is not from 10 to 2400, or the text is too short or not in the vocabulary.
     OSError
         If a file cannot be written.
+
+    See Also
+    --------
+    training_curves, weight_histograms, gate_activations, rnnx.training.read_metrics
+
+    Examples
+    --------
+    >>> from rnnx.data import CharTokenizer
+    >>> from rnnx.models import CharModel
+    >>> from rnnx.plots import plot_run
+    >>> tokenizer = CharTokenizer(oov_token=None).fit("abcd")
+    >>> model = CharModel(tokenizer.vocab_size, hidden_size=8, rng=0)
+    >>> [path.name for path in plot_run([], model, tokenizer, ".", text="abacad", format="svg")]
+    ['weight_histograms.svg', 'gate_activations.svg', 'text_activation.svg', 'gradient_norms.svg']
     """
     checks.choice("format", format, [suffix[1:] for suffix in style.FORMATS])
     checks.integer("dpi", dpi, *style.DPI_RANGE)

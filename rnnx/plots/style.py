@@ -114,6 +114,19 @@ def save(figure: Figure, path: str | Path, *, dpi: int = DPI) -> None:
         If `path` has another extension, or `dpi` is not from 10 to 2400.
     OSError
         If the file cannot be written.
+
+    See Also
+    --------
+    plot_run
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from rnnx.plots import confusion_matrix, save
+    >>> figure = confusion_matrix([0, 1], [0, 1], classes=["walk", "run"])
+    >>> save(figure, "confusion.pdf")  # for print
+    >>> Path("confusion.pdf").read_bytes()[:4]
+    b'%PDF'
     """
     if not isinstance(figure, Figure):
         raise TypeError(f"`figure` must be a matplotlib Figure; got {type(figure).__name__}")

@@ -54,6 +54,20 @@ def text_activation(
     ------
     ValueError
         If the text does not match the values, or the unit, the gate or the example does not exist.
+
+    See Also
+    --------
+    gate_activations, rnnx.analysis.text_values, save
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rnnx.plots import text_activation
+    >>> text = 'she said "no" and left'
+    >>> inside = np.array([[1.0 if 9 <= t < 12 else -1.0 for t in range(len(text))]])  # a unit that knows of quotes
+    >>> figure = text_activation(inside, text, unit=0)
+    >>> "".join(character.get_text() for character in figure.axes[0].texts)
+    'she said "no" and left'
     """
     if not isinstance(values, Mapping | Caches | tuple):
         values = {name or "activation": values}

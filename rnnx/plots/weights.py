@@ -49,6 +49,18 @@ def weight_histograms(
     ------
     ValueError
         If there are no parameters.
+
+    See Also
+    --------
+    plot_run, save
+
+    Examples
+    --------
+    >>> import rnnx
+    >>> parameters = rnnx.initialize_parameters("rnn", n_x=3, n_a=5, rng=0)
+    >>> figure = rnnx.plots.weight_histograms(parameters)
+    >>> [axes.get_title(loc="left") for axes in figure.axes][:3]
+    ['$W_{ax}$  (5, 3)', '$W_{aa}$  (5, 5)', '$b_{a}$  (5, 1)']
     """
     checks.integer("bins", bins)
     arrays = style.all_to_numpy("parameters", parameters)

@@ -49,6 +49,21 @@ class Checkpoint:
         or booleans.
     target_tokenizer : CharTokenizer or None
         For targets, if the model has them.
+
+    See Also
+    --------
+    save_checkpoint, load_checkpoint
+
+    Examples
+    --------
+    >>> from rnnx.data import CharTokenizer
+    >>> from rnnx.models import CharModel
+    >>> from rnnx.training import Checkpoint
+    >>> tokenizer = CharTokenizer().fit("hello")
+    >>> checkpoint = Checkpoint(CharModel(tokenizer.vocab_size, hidden_size=8, rng=0), tokenizer)
+    >>> text = checkpoint.model.generate(checkpoint.tokenizer, max_length=5, stop=None, rng=0)[0]
+    >>> len(text)
+    5
     """
 
     model: Any
@@ -70,6 +85,22 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
         of other dtypes, a tokenizer that does not fit the model, or values in `training` that are not plain.
     OSError
         If the file cannot be written.
+
+    See Also
+    --------
+    load_checkpoint, Checkpoint, rnnx.export.to_c
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rnnx.models import SequenceClassifier
+    >>> from rnnx.training import Checkpoint, load_checkpoint, save_checkpoint
+    >>> model = SequenceClassifier(3, 8, num_classes=2, classes=["walk", "run"], rng=0)
+    >>> save_checkpoint("model.safetensors", Checkpoint(model))
+    >>> again = load_checkpoint("model.safetensors").model
+    >>> x = np.ones((3, 4, 6), "float32")
+    >>> bool((model.predict(x) == again.predict(x)).all()), again.config["classes"]
+    (True, ['walk', 'run'])
     """
     if not isinstance(checkpoint, Checkpoint):
         raise TypeError(f"`checkpoint` must be a rnnx.training.Checkpoint; got {shown(checkpoint)}")
@@ -149,6 +180,22 @@ def load_checkpoint(
         has a cell or a loss of your own that is missing or does not match, or one is given that it does not need.
     OSError
         If the file cannot be read.
+
+    See Also
+    --------
+    save_checkpoint, Checkpoint
+
+    Examples
+    --------
+    >>> import rnnx
+    >>> from rnnx.models import SequenceRegressor
+    >>> from rnnx.training import Checkpoint, load_checkpoint, save_checkpoint
+    >>> @rnnx.cell
+    ... def leaky(x, a, *, c=rnnx.Gate):
+    ...     return 0.9 * a + 0.1 * rnnx.tanh(c(x, a))
+    >>> save_checkpoint("own.safetensors", Checkpoint(SequenceRegressor(3, 8, cell=leaky, rng=0)))
+    >>> load_checkpoint("own.safetensors", cell=leaky).model.cell.name  # the file has no code
+    'leaky'
     """
     if not isinstance(cell, Cell | None):
         raise TypeError(f"`cell` must be a rnnx.Cell or None; got {shown(cell)}")

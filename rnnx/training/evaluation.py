@@ -22,6 +22,22 @@ def evaluate(model: Model, dataset: Dataset, batch_size: int) -> float:
         If the dataset is empty, or does not fit the model.
     FloatingPointError
         If the loss of a batch is not finite.
+
+    See Also
+    --------
+    Trainer, rnnx.metrics
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rnnx.data import Examples
+    >>> from rnnx.models import SequenceRegressor
+    >>> from rnnx.training import evaluate
+    >>> model = SequenceRegressor(1, 4, rng=0)
+    >>> x = np.ones((1, 6, 5), "float32")
+    >>> whole = evaluate(model, Examples(x, np.full((1, 6), 2.0)), batch_size=6)
+    >>> bool(np.isclose(whole, ((model.predict(x) - 2.0) ** 2).mean()))
+    True
     """
     return mean_loss(model, dataset, batch_size, None)
 

@@ -18,6 +18,16 @@ def free_folder(parent: str | Path, name: str) -> Path:
     """Create and return the first of parent/name, parent/name-2, ... that does not exist.
 
     Processes that call it at the same time get different folders.
+
+    See Also
+    --------
+    Run
+
+    Examples
+    --------
+    >>> from rnnx.training import free_folder
+    >>> [free_folder("runs", "lstm").name for _ in range(3)]
+    ['lstm', 'lstm-2', 'lstm-3']
     """
     Path(parent).mkdir(parents=True, exist_ok=True)
     for number in itertools.count(1):

@@ -39,6 +39,27 @@ class TensorBoardLogger(_Logger):
         A folder, or a writer of torch.utils.tensorboard or tensorboardX.
     every : int
         Steps between two losses that are logged; each one fetches it from the device. Evaluations are always logged.
+
+    See Also
+    --------
+    MLflowLogger, WandbLogger, Trainer
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rnnx.data import Examples
+    >>> from rnnx.models import SequenceRegressor
+    >>> from rnnx.optim import SGD
+    >>> from rnnx.training import TensorBoardLogger, Trainer
+    >>> class Writer:  # in place of torch.utils.tensorboard.SummaryWriter("runs/one")
+    ...     def add_scalar(self, name, value, step):
+    ...         if name == "validation_loss":
+    ...             print(f"{name} after step {step}")
+    >>> data = Examples(np.ones((1, 8, 5)), np.ones((1, 8)))
+    >>> trainer = Trainer(SequenceRegressor(1, 4, rng=0), SGD(0.1))
+    >>> _ = trainer.fit(data, data, epochs=2, batch_size=4, callbacks=[TensorBoardLogger(Writer())])
+    validation_loss after step 2
+    validation_loss after step 4
     """
 
     def __init__(self, writer: Any, *, every: int = 10) -> None:
@@ -60,6 +81,16 @@ class MLflowLogger(_Logger):
     ----------
     every : int
         As for `TensorBoardLogger`.
+
+    See Also
+    --------
+    TensorBoardLogger, WandbLogger, Trainer
+
+    Examples
+    --------
+    >>> import mlflow  # doctest: +SKIP
+    >>> with mlflow.start_run():  # doctest: +SKIP
+    ...     trainer.fit(train, validation, epochs=10, callbacks=[MLflowLogger(every=100)])
     """
 
     def __init__(self, *, every: int = 10) -> None:
@@ -81,6 +112,26 @@ class WandbLogger(_Logger):
         What ``wandb.init()`` returns; default: a new run.
     every : int
         As for `TensorBoardLogger`.
+
+    See Also
+    --------
+    TensorBoardLogger, MLflowLogger, Trainer
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rnnx.data import Examples
+    >>> from rnnx.models import SequenceRegressor
+    >>> from rnnx.optim import SGD
+    >>> from rnnx.training import Trainer, WandbLogger
+    >>> class Run:  # in place of wandb.init(project="...")
+    ...     def log(self, values, step):
+    ...         print(step, sorted(values))
+    >>> data = Examples(np.ones((1, 8, 5)), np.ones((1, 8)))
+    >>> trainer = Trainer(SequenceRegressor(1, 4, rng=0), SGD(0.1))
+    >>> _ = trainer.fit(data, epochs=2, batch_size=4, callbacks=[WandbLogger(Run(), every=2)])
+    2 ['grad_norm', 'learning_rate', 'loss']
+    4 ['grad_norm', 'learning_rate', 'loss']
     """
 
     def __init__(self, run: Any = None, *, every: int = 10) -> None:

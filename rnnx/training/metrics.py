@@ -36,6 +36,25 @@ class MetricsWriter:
     -----
     UserWarning
         If lines of the earlier run are damaged, or those of its last steps are missing. The others are kept.
+
+    See Also
+    --------
+    read_metrics, rnnx.plots.training_curves
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rnnx.data import Examples
+    >>> from rnnx.models import SequenceRegressor
+    >>> from rnnx.optim import SGD
+    >>> from rnnx.training import MetricsWriter, Trainer, read_metrics
+    >>> trainer = Trainer(SequenceRegressor(1, 4, rng=0), SGD(0.1))
+    >>> writer = MetricsWriter(".")
+    >>> for progress in trainer.run(Examples(np.ones((1, 8, 5)), np.ones((1, 8))), iterations=3, batch_size=2):
+    ...     writer.write(progress, seconds=0.0)
+    >>> writer.close()
+    >>> [record["step"] for record in read_metrics(".")]  # three steps and an evaluation
+    [1, 2, 3, 3]
     """
 
     def __init__(
@@ -131,7 +150,7 @@ def _write_at(path: Path, size: int, text: str) -> int:
 
 
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:
-    """Read the records of a run.
+    r"""Read the records of a run.
 
     Parameters
     ----------
@@ -142,6 +161,21 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
     ------
     ValueError, OSError
         If a line is damaged (the message gives its number), or the file cannot be read.
+
+    See Also
+    --------
+    MetricsWriter, rnnx.plots.training_curves
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from rnnx.training import read_metrics
+    >>> _ = Path("metrics.jsonl").write_text(
+    ...     '{"step": 1, "epoch": 1, "loss": 3.2, "validation_loss": null, '
+    ...     '"learning_rate": 0.01, "grad_norm": 1.0, "seconds": 0.1}\n'
+    ... )
+    >>> [(record["step"], record["loss"]) for record in read_metrics(".")]
+    [(1, 3.2)]
     """
     path = Path(path) / "metrics.jsonl" if Path(path).is_dir() else Path(path)
     records, damaged = _records(path)

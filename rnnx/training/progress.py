@@ -47,6 +47,25 @@ class Progress:
     FloatingPointError
         When a fetched number is read, if the loss or the gradients of this step or an earlier one were not finite. The
         step was then not applied.
+
+    See Also
+    --------
+    Trainer, MetricsWriter
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rnnx.data import Examples
+    >>> from rnnx.models import SequenceRegressor
+    >>> from rnnx.optim import SGD
+    >>> from rnnx.training import Trainer
+    >>> data = Examples(np.ones((1, 8, 5)), np.ones((1, 8)))
+    >>> trainer = Trainer(SequenceRegressor(1, 4, rng=0), SGD(0.1))
+    >>> for progress in trainer.run(data, data, epochs=1, batch_size=4):
+    ...     print(progress.step, progress.evaluation, progress.validation_loss is not None)
+    1 False False
+    2 False False
+    2 True True
     """
 
     step: int

@@ -12,7 +12,23 @@ from rnnx.training.trainer import Trainer
 
 
 class LearningRates(NamedTuple):
-    """The result of `learning_rate_range`: the rates that were tried, the losses, and a rate to begin with."""
+    """The result of `learning_rate_range`: the rates that were tried, the losses, and a rate to begin with.
+
+    See Also
+    --------
+    learning_rate_range
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rnnx.data import Examples
+    >>> from rnnx.models import SequenceRegressor
+    >>> from rnnx.training import learning_rate_range
+    >>> data = Examples(np.ones((1, 8, 5)), np.ones((1, 8)))
+    >>> found = learning_rate_range(SequenceRegressor(1, 4, rng=0), data, low=0.001, high=0.1, steps=11)
+    >>> found.rates[[0, 5, 10]].round(4).tolist(), found.losses.shape  # a constant factor from rate to rate
+    ([0.001, 0.01, 0.1], (11,))
+    """
 
     rates: np.ndarray
     losses: np.ndarray
@@ -57,6 +73,22 @@ def learning_rate_range(
     ------
     ValueError, TypeError
         If an argument is out of range, or the dataset does not fit the model.
+
+    See Also
+    --------
+    LearningRates, Trainer, rnnx.optim.LinearWarmup
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rnnx.data import Examples
+    >>> from rnnx.models import SequenceRegressor
+    >>> from rnnx.training import learning_rate_range
+    >>> x = np.random.default_rng(0).standard_normal((1, 64, 6)).astype("float32")
+    >>> data = Examples(x, x.sum(axis=2))
+    >>> found = learning_rate_range(SequenceRegressor(1, 8, rng=0), data, steps=60)
+    >>> 1e-4 < found.suggestion < 1.0, len(found.rates) == len(found.losses)
+    (True, True)
     """
     low, high = real("low", low, "(0, inf)"), real("high", high, "(0, inf)")
     if low >= high:

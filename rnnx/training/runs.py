@@ -27,6 +27,22 @@ class Run(FolderRun):
     folder, settings, trainer
         As for `FolderRun`.
     corpus : Corpus
+
+    See Also
+    --------
+    Settings, Trainer, load_checkpoint
+
+    Examples
+    --------
+    >>> from rnnx.training import Run, Settings, load_checkpoint
+    >>> run = Run.start("runs/small", Settings(hidden_size=(8,), iterations=2, batch_size=4))
+    >>> for progress in run.train():
+    ...     print(progress.step, progress.evaluation)
+    1 False
+    2 False
+    2 True
+    >>> load_checkpoint("runs/small").model.config["hidden_size"]
+    [8]
     """
 
     def __init__(

@@ -97,7 +97,21 @@ class TrainingSettings:
 
 @dataclass(frozen=True)
 class Settings(TrainingSettings):
-    """Everything that determines what a run of ``rnnx train`` computes, with its defaults."""
+    """Everything that determines what a run of ``rnnx train`` computes, with its defaults.
+
+    See Also
+    --------
+    Run
+
+    Examples
+    --------
+    >>> from rnnx.training import Settings
+    >>> settings = Settings(cell="gru", hidden_size=(64, 32), dropout=0.1)
+    >>> settings.name(), settings.optimizer, settings.learning_rate
+    ('dinos', 'adam', 0.003)
+    >>> settings.corpus().tokenizer.vocab_size
+    53
+    """
 
     dataset: str = "dinos"  # a name that `rnnx.data.find_text` knows
     text: str | None = None  # a file, instead of `dataset`

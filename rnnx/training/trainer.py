@@ -83,6 +83,26 @@ class Trainer(TrainingState):
     ema : float, in (0, 1), optional
         Keep an exponential moving average of the parameters, with this decay: 0.999 averages over about a thousand
         steps. Evaluations use it, and so does ``restore_best``; `averaged` is the model with it.
+
+    See Also
+    --------
+    evaluate, Run, save_checkpoint, rnnx.optim
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rnnx.data import Examples
+    >>> from rnnx.models import SequenceClassifier
+    >>> from rnnx.optim import Adam
+    >>> from rnnx.training import Trainer
+    >>> x = np.random.default_rng(0).standard_normal((1, 64, 6)).astype("float32")  # (n_x, n, T)
+    >>> data = Examples(x, (x.sum(axis=(0, 2)) > 0).astype(int))  # is the sum of a sequence positive?
+    >>> model = SequenceClassifier(1, 8, num_classes=2, cell="gru", rng=0)
+    >>> trainer = Trainer(model, Adam(0.03), clip_norm=1.0, seed=0)
+    >>> before = trainer.evaluate(data, batch_size=64)
+    >>> progress = trainer.fit(data, epochs=20, batch_size=16)
+    >>> progress.step, trainer.evaluate(data, batch_size=64) < before / 2
+    (80, True)
     """
 
     def run(

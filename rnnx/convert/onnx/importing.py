@@ -50,6 +50,23 @@ def from_onnx(file: Any, *, classes: bool | None = None) -> tuple[SequenceModel,
         If `file` is none of these, or the weights are not float32 or float64.
     ImportError
         If onnx is not installed.
+
+    See Also
+    --------
+    to_onnx, save_onnx
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import onnx
+    >>> from rnnx.convert import from_onnx, to_onnx
+    >>> from rnnx.models import SequenceRegressor
+    >>> model = SequenceRegressor(3, 8, 2, per_step=True, rng=0)
+    >>> file = to_onnx(model).SerializeToString()
+    >>> again, states = from_onnx(file)  # also of a path
+    >>> x = np.ones((3, 1, 4), "float32")
+    >>> bool(np.allclose(model.predict(x), again.predict(x), atol=1e-6))
+    True
     """
     classes = None if classes is None else flag("classes", classes)
     proto = _load(file)

@@ -58,10 +58,27 @@ def to_onnx(
     ImportError
         If onnx is not installed.
 
+    See Also
+    --------
+    save_onnx, from_onnx, rnnx.export.to_c
+
     Notes
     -----
     LSTM, both GRUs and the RNN become the nodes of these names. For other cells, the equations themselves become the
     body of a Scan.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import onnx.reference
+    >>> from rnnx.convert import to_onnx
+    >>> from rnnx.models import SequenceRegressor
+    >>> model = SequenceRegressor(3, 8, rng=0)
+    >>> graph = to_onnx(model)
+    >>> x = np.ones((6, 2, 3), "float32")  # (T, m, n_x); rnnx has (n_x, m, T)
+    >>> (y,) = onnx.reference.ReferenceEvaluator(graph).run(None, {"inputs": x})
+    >>> y.shape, bool(np.allclose(y.T, model.predict(x.T.copy()), atol=1e-5))
+    ((2, 1), True)
     """
     if not isinstance(model, SequenceModel | Seq2Seq):
         kinds = "CharModel, SequenceClassifier, SequenceRegressor or Seq2Seq"
@@ -99,6 +116,19 @@ def save_onnx(model: SequenceModel | Seq2Seq, path: str | Path, **options: Any) 
     model, **options
         As for `to_onnx`.
     path : str or path
+
+    See Also
+    --------
+    to_onnx, from_onnx, rnnx.training.save_checkpoint
+
+    Examples
+    --------
+    >>> import onnx
+    >>> from rnnx.convert import save_onnx
+    >>> from rnnx.models import SequenceClassifier
+    >>> save_onnx(SequenceClassifier(3, 8, num_classes=2, cell="gru", rng=0), "model.onnx", lengths=True)
+    >>> [value.name for value in onnx.load("model.onnx").graph.input]
+    ['inputs', 'lengths']
     """
     data = to_onnx(model, **options).SerializeToString()
     write_atomically(path, data)

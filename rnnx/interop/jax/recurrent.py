@@ -67,11 +67,29 @@ def recurrent(
     ValueError, TypeError
         For wrong shapes, keys, dtypes or lengths, or if the CPU engine is not installed.
 
+    See Also
+    --------
+    rnnx.recurrent_forward, rnnx.initialize_parameters
+
     Notes
     -----
     The results have first derivatives with respect to x, s0, the parameters and the inputs. Second and forward-mode
     derivatives are an error. `jax.vmap` runs the passes of its axis one after another; examples along m are faster. The
     number of threads is chosen when a call is traced, by the limits that rnnx always has.
+
+    Examples
+    --------
+    >>> import jax
+    >>> import rnnx
+    >>> from rnnx.interop.jax import recurrent
+    >>> parameters = rnnx.initialize_parameters("gru", n_x=3, n_a=5, dtype="float32", rng=0)
+    >>> x = jax.numpy.ones((7, 2, 3), "float32")  # (T, m, n_x)
+    >>> @jax.jit
+    ... def loss(parameters):
+    ...     a, final = recurrent("gru", x, (), parameters)
+    ...     return (a**2).mean()
+    >>> jax.grad(loss)(parameters)["Wu"].shape
+    (5, 8)
     """
     cell, x = cell_of(cell), _array("x", x)
     check_dict(cell, parameters)

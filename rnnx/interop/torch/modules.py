@@ -80,7 +80,23 @@ class _Layers(torch.nn.RNNBase):
 
 
 class LSTM(_Layers):
-    """`torch.nn.LSTM` on the engines of rnnx, with the same arguments, parameters, results and errors."""
+    """`torch.nn.LSTM` on the engines of rnnx, with the same arguments, parameters, results and errors.
+
+    See Also
+    --------
+    GRU, RNN, Recurrent, rnnx.convert.from_torch
+
+    Examples
+    --------
+    >>> import torch
+    >>> from rnnx.interop.torch import LSTM
+    >>> theirs, ours = torch.nn.LSTM(3, 5, num_layers=2), LSTM(3, 5, num_layers=2)
+    >>> ours.load_state_dict(theirs.state_dict())
+    <All keys matched successfully>
+    >>> x = torch.randn(7, 2, 3)  # (T, m, n_x)
+    >>> torch.allclose(ours(x)[0], theirs(x)[0], atol=1e-6)
+    True
+    """
 
     _torch = torch.nn.LSTM
     check_forward_args = torch.nn.LSTM.check_forward_args  # type: ignore[assignment]
@@ -92,7 +108,22 @@ class LSTM(_Layers):
 
 
 class GRU(_Layers):
-    """`torch.nn.GRU` on the engines of rnnx, with the same arguments, parameters, results and errors."""
+    """`torch.nn.GRU` on the engines of rnnx, with the same arguments, parameters, results and errors.
+
+    See Also
+    --------
+    LSTM, RNN, Recurrent
+
+    Examples
+    --------
+    >>> import torch
+    >>> from rnnx.interop.torch import GRU
+    >>> gru = GRU(3, 5, bidirectional=True, batch_first=True)
+    >>> out, h = gru(torch.randn(2, 7, 3))
+    >>> out.sum().backward()
+    >>> out.shape, h.shape, gru.weight_ih_l0.grad.shape
+    (torch.Size([2, 7, 10]), torch.Size([2, 2, 5]), torch.Size([15, 3]))
+    """
 
     _torch = torch.nn.GRU
 
@@ -103,7 +134,22 @@ class GRU(_Layers):
 
 
 class RNN(_Layers):
-    """`torch.nn.RNN` on the engines of rnnx, with the same arguments, parameters, results and errors."""
+    """`torch.nn.RNN` on the engines of rnnx, with the same arguments, parameters, results and errors.
+
+    See Also
+    --------
+    LSTM, GRU, Recurrent
+
+    Examples
+    --------
+    >>> import torch
+    >>> from rnnx.interop.torch import RNN
+    >>> sentences = torch.nn.utils.rnn.pack_sequence([torch.randn(length, 3) for length in (7, 4, 2)])
+    >>> packed, h = RNN(3, 5, nonlinearity="relu")(sentences)
+    >>> out, lengths = torch.nn.utils.rnn.pad_packed_sequence(packed)
+    >>> out.shape, lengths
+    (torch.Size([7, 3, 5]), tensor([7, 4, 2]))
+    """
 
     _torch = torch.nn.RNN
 

@@ -39,9 +39,22 @@ class Recurrent(torch.nn.Module):
     ValueError, TypeError
         For an unknown cell, or sizes or rates out of range.
 
+    See Also
+    --------
+    LSTM, rnnx.CELLS, rnnx.cell
+
     Notes
     -----
     The parameters have the keys of the cell and torch's suffixes: ``Wf_l0``, ``Wf_l0_reverse``.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from rnnx.interop.torch import Recurrent
+    >>> layer = Recurrent("gru", input_size=3, hidden_size=5)
+    >>> out, (a,) = layer(torch.randn(7, 2, 3), lengths=torch.tensor([7, 4]))
+    >>> torch.equal(a[0, 1], out[3, 1]), bool((out[4:, 1] == 0).all())  # the second example ends after 4 steps
+    (True, True)
     """
 
     def __init__(

@@ -46,6 +46,18 @@ class MpiGroup:
     ------
     ImportError
         If mpi4py is not installed, or finds no MPI library.
+
+    See Also
+    --------
+    NcclGroup, Trainer
+
+    Examples
+    --------
+    >>> from mpi4py import MPI
+    >>> from rnnx.training import MpiGroup
+    >>> group = MpiGroup(MPI.COMM_SELF)  # this process alone; without an argument, all that mpiexec started
+    >>> group.rank, group.size
+    (0, 1)
     """
 
     def __init__(self, comm: Any = None, *, timeout: float = 600.0) -> None:

@@ -21,6 +21,16 @@ class NcclGroup:
     ------
     ImportError
         If nccl4py is not installed.
+
+    See Also
+    --------
+    MpiGroup, Trainer
+
+    Examples
+    --------
+    >>> from rnnx.training import MpiGroup, NcclGroup, Trainer
+    >>> group = NcclGroup(MpiGroup())  # doctest: +SKIP
+    >>> trainer = Trainer(model, optimizer, shards=8, group=group)  # doctest: +SKIP
     """
 
     def __init__(self, group: Group) -> None:
