@@ -23,14 +23,22 @@ from rnnx.cli.group import (
     output_folder,
 )
 from rnnx.cli.interrupt import Interrupt
-from rnnx.cli.options import as_options, check_resumed, setting_of, widths
+from rnnx.cli.options import (
+    as_options,
+    check_resumed,
+    quiet_option,
+    resume_option,
+    save_every_option,
+    setting_of,
+    shared,
+    widths,
+)
 from rnnx.cli.ranks import training_group
 from rnnx.data import find_text
 from rnnx.data.corpus import BY, SPLITS
 from rnnx.engines.precision import PRECISIONS
 from rnnx.functional.initialization import SCHEMES
 from rnnx.models.layers import CELLS
-from rnnx.optim import OPTIMIZERS
 from rnnx.training import Run, Settings
 from rnnx.training.distributed.group import Group, agreed
 from rnnx.training.settings import DECAYS
@@ -39,7 +47,7 @@ from rnnx.training.state import REDUCTIONS
 _ON_RESUME = ("epochs", "iterations", "patience", "evaluate_every", "text")  # settings that --resume may change
 _NOT_SETTINGS = ("resume", "init_from", "output", "device", "sample_every", "temperature", "save_every", "quiet")
 _COUNT = IntRange(1)
-_setting = partial(setting_of, Settings)
+_setting, _shared = partial(setting_of, Settings), partial(shared, Settings)
 
 _OF_MODEL = ("cell", "hidden_size", "num_layers", "reset_after", "scheme", "dtype")  # what --init-from has
 
@@ -83,14 +91,14 @@ _OF_MODEL = ("cell", "hidden_size", "num_layers", "reset_after", "scheme", "dtyp
     metavar="INTEGERS",
     default=",".join(map(str, Settings.hidden_size)),
 )
-@_setting("--num-layers", _COUNT, "Number of recurrent layers.")
-@_setting("--dropout", BELOW_ONE, "Dropout rate between layers.")
+@_shared("--num-layers")
+@_shared("--dropout")
 @_setting("--zoneout", BELOW_ONE, "Rate at which units keep their previous state in training.")
 @_setting(
     "--recurrent-dropout", BELOW_ONE, "Dropout rate of what recurrent weights multiply, with one mask for all steps."
 )
 @_setting("--scheme", Choice([*SCHEMES]), "Initialization of the parameters.")
-@_setting("--dtype", Choice(["float32", "float64"]), "Floating-point type.")
+@_shared("--dtype")
 # training
 @_setting(
     "--precision",
@@ -100,11 +108,11 @@ _OF_MODEL = ("cell", "hidden_size", "num_layers", "reset_after", "scheme", "dtyp
 )
 @_setting("--epochs", _COUNT, "Passes over the text.", default=None, show_default=str(Settings.epochs))
 @_setting("--iterations", _COUNT, "Training steps, instead of --epochs.")
-@_setting("--batch-size", _COUNT, "Sequences per step.")
-@_setting("--optimizer", Choice([*OPTIMIZERS]), "Optimizer.")
-@_setting("--learning-rate", POSITIVE, "Learning rate.")
+@_shared("--batch-size")
+@_shared("--optimizer")
+@_shared("--learning-rate")
 @_setting("--momentum", BELOW_ONE, "Momentum of the momentum and nesterov optimizers.")
-@_setting("--weight-decay", FloatRange(0), "Weight decay.", show_default="the optimizer's")
+@_shared("--weight-decay")
 @_setting(
     "--decay",
     Choice([*DECAYS]),
@@ -113,7 +121,7 @@ _OF_MODEL = ("cell", "hidden_size", "num_layers", "reset_after", "scheme", "dtyp
 @_setting("--decay-every", POSITIVE, "Epochs after which step and exponential decay multiply by --decay-factor.")
 @_setting("--decay-factor", UP_TO_ONE, "Factor of step and exponential decay.")
 @_setting("--warmup", IntRange(0), "Steps over which the learning rate rises from zero.")
-@_setting("--clip-norm", POSITIVE, "Clip the global gradient norm to this value.")
+@_shared("--clip-norm")
 @_setting("--clip-value", POSITIVE, "Clip every gradient entry to this absolute value.")
 @_setting("--patience", _COUNT, "Stop after this many evaluations without improvement.")
 @_setting(
@@ -122,7 +130,7 @@ _OF_MODEL = ("cell", "hidden_size", "num_layers", "reset_after", "scheme", "dtyp
     "Save memory on long sequences: store only every N-th state and recompute the rest during backward. "
     "0 picks the length that needs the least memory. The gradients are the same.",
 )
-@_setting("--seed", IntRange(0), "Random seed. Same seed, same result, bit for bit.")
+@_shared("--seed")
 @option("--deterministic", is_flag=True, help="Keep the batches in text order instead of shuffling.")
 @_setting("--evaluate-every", _COUNT, "Steps between evaluations.", show_default="one epoch")
 @_setting(
@@ -138,7 +146,7 @@ _OF_MODEL = ("cell", "hidden_size", "num_layers", "reset_after", "scheme", "dtyp
 )
 # run
 @option("--output", type=click.Path(), show_default="runs/DATASET-CELL", help="Run folder.")
-@option("--resume", type=click.Path(), metavar="RUN", help="Resume the run in this folder.")
+@resume_option
 @option(
     "--init-from",
     type=click.Path(),
@@ -147,9 +155,9 @@ _OF_MODEL = ("cell", "hidden_size", "num_layers", "reset_after", "scheme", "dtyp
 )
 @option("--sample-every", type=IntRange(0), default=3, help="Evaluations between samples; 0 samples only at the end.")
 @number("--temperature", type=FloatRange(0), default=0.8, help="Sampling temperature.")
-@number("--save-every", type=FloatRange(0), default=30.0, help="Seconds between checkpoints.")
+@save_every_option
 @device_option
-@option("--quiet", is_flag=True, help="Hide the progress bar.")
+@quiet_option
 @click.pass_context
 def train(context: click.Context, /, **options: Any) -> None:
     """Train a character model.
