@@ -1,10 +1,11 @@
 """Training on a text that is larger than memory. Not run by asv.
 
-``python asv_benchmarks/large_text.py --gb 10 --folder /var/tmp``     a quarter of an hour, and 20 GB in the folder
+``python asv_benchmarks/large_text.py --gb 10 --folder /var/tmp``     half an hour, and 20 GB in the folder
 
 Writes a text of this size, and then reads it and trains on shuffled windows and on streams, in a new process. Memory is
-the process's own (RssAnon), which the system cannot take back as it can pages of mapped files; Linux only. To prove
-that they are taken back, run it in a control group: ``systemd-run --user --scope -p MemoryMax=1G python ...``.
+the process's own (RssAnon), which the system cannot take back as it can pages of mapped files; Linux only. The shell's
+``ulimit -d 1048576`` limits it to 1 GiB. To limit the pages of mapped files, too, run it in a control group:
+``systemd-run --user --scope -p MemoryMax=1G python ...``.
 """
 
 import argparse

@@ -11,6 +11,8 @@ from rnnx._core.install import install_command
 def main() -> None:
     """Run the command line, or say what to install for it."""
     try:
+        import safetensors  # noqa: F401  (commands read what they wrote)
+
         from rnnx.cli import cli
     except ModuleNotFoundError as error:
         if error.name not in ("click", "tqdm", "safetensors"):

@@ -205,7 +205,8 @@ def _has_gpu():
 
 def test_help_and_version(run):
     out = ok(run("--help"))
-    names = ["train", "sample", "evaluate", "plot", "forecast", "classify", "predict", "export", "compare", "info"]
+    names = ["train", "tune", "sample", "evaluate", "plot", "forecast", "classify", "predict"]
+    names += ["export", "compare", "info"]
     assert [line.split()[0] for line in out.split("Commands:")[1].splitlines() if line.strip()] == names
     for name in names:
         assert "Usage: rnnx" in ok(run(name, "--help"))
@@ -436,11 +437,12 @@ def test_ctrl_c_writes_the_checkpoint(tmp_path, twice):
     assert len(sample(loaded.model, loaded.tokenizer, n=2, seed=0)) == 2
 
 
-def test_without_the_extra_the_command_says_what_to_install():
-    code = "import sys; sys.modules['click'] = None; sys.argv = ['rnnx']; from rnnx.__main__ import main; main()"
+@pytest.mark.parametrize("package", ["click", "safetensors"])
+def test_without_the_extra_the_command_says_what_to_install(package):
+    code = f"import sys; sys.modules['{package}'] = None; sys.argv = ['rnnx']; from rnnx.__main__ import main; main()"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert result.returncode == 1
-    expected = f"rnnx: the command line needs click; install it with: {install_command('lab')}"
+    expected = f"rnnx: the command line needs {package}; install it with: {install_command('lab')}"
     assert result.stderr.strip() == expected
 
 

@@ -73,6 +73,16 @@ def test_the_recipe_has_the_same_dependencies():
 
 
 @in_clone
+def test_the_recipe_renders():
+    rattler_build = pytest.importorskip("rattler_build")
+    (variant,) = rattler_build.Stage0Recipe.from_file(ROOT / "packaging/conda/recipe.yaml").render()
+    recipe = variant.recipe.to_dict()
+    assert recipe["build"]["noarch"] == "python"
+    assert f"python >={recipe['context']['python_min']}" in recipe["requirements"]["run"]
+    assert recipe["build"]["python"]["entry_points"] == ["rnnx = rnnx.__main__:main"]
+
+
+@in_clone
 def test_python_versions_are_those_of_the_workflow_and_the_sessions():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     versions = [line.split()[-1] for line in project["classifiers"] if re.search(r"Python :: 3\.\d", line)]

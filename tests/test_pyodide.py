@@ -1,7 +1,7 @@
 """The reference engine in Pyodide, the Python of browsers: nothing there can be compiled, and there are no threads.
 
-Needs Node.js, and the npm package pyodide where Node finds it (``npm install pyodide`` here, or NODE_PATH). NumPy is
-downloaded by Pyodide.
+Needs Node.js, and the npm package pyodide where Node finds it (``npm install pyodide`` here, or NODE_PATH). Pyodide
+downloads NumPy, unless its wheel, as named in pyodide-lock.json, is in the folder of the npm package.
 """
 
 import importlib
@@ -22,10 +22,11 @@ import sys
 sys.path[:0] = ["/packages"]
 import numpy as np
 import rnnx
-from rnnx.models import CharModel
+from rnnx import course
 from rnnx.data import make_corpus
+from rnnx.models import CharModel, SequenceClassifier
 from rnnx.optim import Adam
-from rnnx.training import Trainer
+from rnnx.training import Checkpoint, Trainer, save_checkpoint
 
 assert rnnx.engine_for(np.zeros(3)) == "reference"
 parameters = rnnx.initialize_parameters("lstm", n_x=3, n_a=5, rng=0, dtype="float64")
@@ -36,6 +37,13 @@ corpus = make_corpus("names", "tri\\ntyr\\nvel\\nste\\nabc\\nbca\\ncab\\n", by="
 model = CharModel(corpus.tokenizer.vocab_size, 4, rng=0)
 Trainer(model, Adam(0.01), clip_norm=5.0).fit(corpus.train, iterations=2)
 assert len(model.generate(corpus.tokenizer, n=2, rng=0)) == 2
+text = make_corpus("text", "to be or not to be, that is the question. " * 20, by="streams", seq_length=8)
+Trainer(model := CharModel(text.tokenizer.vocab_size, 4, rng=0), Adam(0.01)).fit(text.train, iterations=2, batch_size=4)
+save_checkpoint("model.safetensors", Checkpoint(model, text.tokenizer))  # without safetensors
+classifier = SequenceClassifier(3, 4, 2, bidirectional=True, rng=0)
+assert classifier.predict(np.ones((3, 2, 4), np.float32), lengths=[4, 2]).shape == (2, 2)
+letters = {0: "\\n", 1: "a", 2: "b"}
+course.model(["ab", "ba"], letters, {c: i for i, c in letters.items()}, 3, vocab_size=3, verbose=False)
 """
 SCRIPT = """
 const { loadPyodide } = require("pyodide");

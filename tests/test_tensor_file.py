@@ -82,6 +82,22 @@ def test_arrays_come_back_as_they_were(tmp_path):
         assert np.array_equal(a, given[name])
 
 
+def test_only_reading_needs_safetensors(tmp_path, monkeypatch):
+    model = CharModel(4, 3, seed=0)
+    with monkeypatch.context() as patched:
+        patched.setitem(sys.modules, "safetensors", None)
+        save_checkpoint(tmp_path / "m", Checkpoint(model))
+        with pytest.raises(ImportError, match="reading a checkpoint needs safetensors: pip install "):
+            load_checkpoint(tmp_path / "m")
+    assert load_checkpoint(tmp_path / "m").model.parameters.keys() == model.parameters.keys()
+
+
+def test_training_without_safetensors():
+    """In a browser, and where only rnnx is installed."""
+    code = "import sys; sys.modules['safetensors'] = None; import rnnx.training, rnnx.models"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 LIMITED = """
 import resource, sys
 import numpy as np

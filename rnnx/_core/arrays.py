@@ -241,6 +241,13 @@ def as_index(xp: Namespace, values: Array) -> Array:
     return xp.astype(values, INDEX if compat.is_cupy_namespace(xp) else xp.asarray(0).dtype)
 
 
+def take(xp: Namespace, array: Array, indices: Array, axis: int) -> Array:
+    """Return the library's `take`, also where NumPy's wants indices of 32 bits, as in browsers."""
+    if compat.is_numpy_namespace(xp):
+        indices = indices.astype(np.intp, copy=False)
+    return xp.take(array, indices, axis=axis)
+
+
 def is_concrete(array: Array) -> bool:
     """Return whether the values can be read, which is False for a JAX tracer."""
     return not compat.is_jax_array(array) or type(array).__name__ == "ArrayImpl"

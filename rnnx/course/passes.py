@@ -43,7 +43,7 @@ def forward_pass(
     states[0] = a0[:, 0]
     forward, _ = recurrence.passes()
     loss = forward(inputs, targets, *weights, states, y)
-    x = _one_hot_rows(vocab_size).take(inputs, axis=0)
+    x = _one_hot_rows(vocab_size)[inputs]
     return np.float64(loss), Pass(x, states, y, targets), weights
 
 

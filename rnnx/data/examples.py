@@ -104,11 +104,11 @@ class Examples(Portable, Shuffled[Batch]):
     def gather(self, chosen: np.ndarray) -> Batch:
         """Build a batch from the examples with these indices."""
         there: Any = self._xp.asarray(chosen, device=self._device)
-        inputs = self._xp.take(self.inputs, there, axis=self.inputs.ndim - 2)
-        targets = self._xp.take(self.targets, there, axis=self._axis)
+        inputs = ns.take(self._xp, self.inputs, there, axis=self.inputs.ndim - 2)
+        targets = ns.take(self._xp, self.targets, there, axis=self._axis)
         extra = self.extra
         if extra is not None:
-            extra = {name: self._xp.take(a, there, axis=a.ndim - 2) for name, a in extra.items()}
+            extra = {name: ns.take(self._xp, a, there, axis=a.ndim - 2) for name, a in extra.items()}
         weights = None if self.weights is None else self.weights[chosen]
         if self.lengths is None:
             return Batch(inputs, targets, None, extra=extra, weights=weights)
@@ -128,12 +128,12 @@ class Examples(Portable, Shuffled[Batch]):
         check_indices("chosen", indices, "n", len(self))
         there = copy.copy(self)
         picks: Any = self._xp.asarray(indices, device=self._device)
-        there.inputs = self._xp.take(self.inputs, picks, axis=self.inputs.ndim - 2)
-        there.targets = self._xp.take(self.targets, picks, axis=self._axis)
+        there.inputs = ns.take(self._xp, self.inputs, picks, axis=self.inputs.ndim - 2)
+        there.targets = ns.take(self._xp, self.targets, picks, axis=self._axis)
         there.lengths = None if self.lengths is None else self.lengths[indices]
         there.weights = None if self.weights is None else self.weights[indices]
         if self.extra is not None:
-            there.extra = {name: self._xp.take(a, picks, axis=a.ndim - 2) for name, a in self.extra.items()}
+            there.extra = {name: ns.take(self._xp, a, picks, axis=a.ndim - 2) for name, a in self.extra.items()}
         there._size = len(indices)
         return there
 

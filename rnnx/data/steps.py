@@ -84,12 +84,12 @@ class Steps(Portable):
         ends, shifts = self._map
         if len(self.sizes) == 1:
             return numbers + self._start if self._start else numbers
-        return numbers + self._xp.take(shifts, self._xp.searchsorted(ends, numbers, side="right"), axis=0)
+        return numbers + ns.take(self._xp, shifts, self._xp.searchsorted(ends, numbers, side="right"), axis=0)
 
     def _take(self, places: Array) -> Array:
         if ns.is_on_host(self._text):  # `take` would copy the whole text if it is not contiguous
             return self._text[places].astype(self._dtype)
-        return self._xp.take(self._text, places, axis=0)
+        return ns.take(self._xp, self._text, places, axis=0)
 
 
 def _check_indices(indices: Any) -> np.ndarray:

@@ -20,7 +20,7 @@ def one_hot_columns(vocab_size: int, like: Array) -> Callable[[np.ndarray], Arra
         dtype = "float64" if like.dtype == xp.float64 else "float32"
         return lambda indices: one_hot(xp.asarray(indices, device=device), vocab_size, dtype)
     identity = xp.eye(vocab_size, dtype=like.dtype, device=device)
-    return lambda indices: xp.take(identity, xp.asarray(indices, device=device), axis=1)
+    return lambda indices: ns.take(xp, identity, xp.asarray(indices, device=device), axis=1)
 
 
 class Prediction(NamedTuple):

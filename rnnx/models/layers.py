@@ -197,7 +197,7 @@ def reverse_steps(x: Array, lengths: Any = None) -> Array:
     steps = xp.arange(n_steps, dtype=ends.dtype, device=device)[:, None]
     from_step = xp.where(steps < ends, ends - 1 - steps, steps)
     places = from_step * m + xp.arange(m, dtype=ends.dtype, device=device)
-    flat = xp.take(xp.reshape(rows, (n_steps * m, *rows.shape[2:])), xp.reshape(places, (-1,)), axis=0)
+    flat = ns.take(xp, xp.reshape(rows, (n_steps * m, *rows.shape[2:])), xp.reshape(places, (-1,)), axis=0)
     back = xp.reshape(flat, rows.shape)
     return xp.permute_dims(back, tuple(range(x.ndim))[::-1])
 

@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
 
 import rnnx
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx._core.checks import check_methods, integer, is_whole
 from rnnx._core.files import write_pieces
-from rnnx._core.words import shown
+from rnnx._core.words import line, shown
 from rnnx.cells import Cell
 from rnnx.data import CharTokenizer
 from rnnx.losses import Loss
@@ -180,6 +179,8 @@ def load_checkpoint(
         has a cell or a loss of your own that is missing or does not match, or one is given that it does not need.
     OSError
         If the file cannot be read.
+    ImportError
+        Without safetensors, of the extra `lab`.
 
     See Also
     --------
@@ -202,12 +203,9 @@ def load_checkpoint(
     if not isinstance(loss, Loss | None):
         raise TypeError(f"`loss` must be a rnnx.losses.Loss or None; got {shown(loss)}")
     path = Path(path) / FILE_NAME if Path(path).is_dir() else Path(path)
-    try:
-        with tensor_file.opened(path) as (metadata, content):
-            description = _description(path, metadata)
-            tensors = dict(content)
-    except SafetensorError as error:
-        raise ValueError(f"{path} is not a checkpoint, or is damaged ({_line(error)})") from None
+    with tensor_file.opened(path) as (metadata, content):
+        description = _description(path, metadata)
+        tensors = dict(content)
     own = {name: one for name, one in {"cell": cell, "loss": loss}.items() if one is not None}
     for name in OWN:
         check_own(path, description, name, own.get(name))
@@ -217,7 +215,7 @@ def load_checkpoint(
             raise ValueError("the checksum does not match")
         return checkpoint
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} {_fault(description)}: {_line(error)}") from None
+        raise ValueError(f"{path} {_fault(description)}: {line(error)}") from None
 
 
 def _fault(description: Mapping[str, Any]) -> str:
@@ -225,7 +223,7 @@ def _fault(description: Mapping[str, Any]) -> str:
     saved = description.get("rnnx", rnnx.__version__)  # earlier versions did not write it
     if saved == rnnx.__version__:
         return "is a damaged checkpoint"
-    return f"was saved by rnnx {_line(saved)} and cannot be read by rnnx {rnnx.__version__}, or is damaged"
+    return f"was saved by rnnx {line(saved)} and cannot be read by rnnx {rnnx.__version__}, or is damaged"
 
 
 def load_run(path: str | Path, xp: Any, cell: Cell | None = None) -> Checkpoint:
@@ -233,12 +231,6 @@ def load_run(path: str | Path, xp: Any, cell: Cell | None = None) -> Checkpoint:
     if Path(path).is_dir() and not (Path(path) / FILE_NAME).exists():
         raise ValueError(f"{path} is not a run folder: it contains no {FILE_NAME}")
     return load_checkpoint(path, xp=xp, cell=cell)
-
-
-def _line(error: object) -> str:
-    """Return an error about the content of a file as one short line of printable characters."""
-    text = str(error)
-    return (text if text.isprintable() else repr(text)[1:-1])[:300]
 
 
 def _checkpoint(

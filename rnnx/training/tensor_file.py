@@ -1,8 +1,8 @@
 """The safetensors format, written and read one tensor at a time.
 
 `safetensors` itself builds a whole file in memory, and ends the process if that is too little; it only checks the files
-that are read here. Format: the length of the header, the header as JSON, the tensors.
-https://github.com/huggingface/safetensors
+that are read here, so training and writing do without it. Format: the length of the header, the header as JSON, the
+tensors. https://github.com/huggingface/safetensors
 """
 
 import contextlib
@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import safe_open
 
 from rnnx._core.files import open_regular
+from rnnx._core.install import install_command
+from rnnx._core.words import line
 
 # Tensors are in the reverse order of their types, and then in the order of their names.
 _DTYPES = {
@@ -67,20 +68,31 @@ def opened(path: Path) -> Iterator[tuple[dict[str, str], Iterator[tuple[str, np.
     Raises
     ------
     ValueError, OSError
-        As for `open_regular`, and if a tensor is of a type that `pieces` does not write.
-    SafetensorError
-        If it is not such a file, or is damaged.
+        As for `open_regular`, and if it is not such a file, is damaged, or has a tensor of a type that `pieces` does
+        not write.
+    ImportError
+        Without safetensors.
     """
     with open_regular(path) as file:
-        try:
-            with safe_open(path, framework="numpy"):
-                pass  # the header is right
-        except OSError as error:  # old versions map the file, and hide the error's number
-            if "allocate memory" in str(error):
-                raise MemoryError(str(error)) from None
-            raise
+        _check_header(path)
         header = json.loads(file.read(min(int.from_bytes(file.read(8), "little"), _MOST_HEADER)))
         yield header.pop(_METADATA, None) or {}, _read(file, file.tell(), header)
+
+
+def _check_header(path: Path) -> None:
+    try:
+        from safetensors import SafetensorError, safe_open
+    except ImportError:
+        raise ImportError(f"reading a checkpoint needs safetensors: {install_command('lab')}") from None
+    try:
+        with safe_open(path, framework="numpy"):
+            pass
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a checkpoint, or is damaged ({line(error)})") from None
+    except OSError as error:  # old versions map the file, and hide the error's number
+        if "allocate memory" in str(error):
+            raise MemoryError(str(error)) from None
+        raise
 
 
 def _read(

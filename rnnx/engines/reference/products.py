@@ -16,7 +16,7 @@ Sides = dict[str, Array]  # "dzx" and "dzh", see `StageWiring.blocks`
 def input_side(call: Call, X: Array, w: StageWeights) -> Array:
     """Return W_x x + b for all steps, (T, m, G_x n); indices select columns of W_x."""
     xp, columns = call.xp, call.xp.matrix_transpose(w.wx)
-    product = xp.take(columns, xp.reshape(X, (-1,)), axis=0) if call.indices else rows_of(xp, X) @ columns
+    product = ns.take(xp, columns, xp.reshape(X, (-1,)), axis=0) if call.indices else rows_of(xp, X) @ columns
     return xp.reshape(product + w.b, (call.n_steps, call.m, w.b.shape[0]))
 
 
