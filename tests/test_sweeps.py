@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ optuna = pytest.importorskip("optuna")
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution  # noqa: E402
 
 SPACE = {"learning_rate": FloatDistribution(1e-3, 1e-1, log=True), "hidden_size": IntDistribution(3, 6)}
+WHOLE = {"text": "names.txt", "hidden_size": (4,), "epochs": 2, "batch_size": 32}
 OPTIONS = ("--text", "names.txt", "--epochs", 2, "--batch-size", 32, "--hidden-size", 4)
 RATES = ("--search", "learning-rate=1e-3..1e-1:log")
 # The command without compiling anything.
@@ -45,7 +47,7 @@ def _quiet():
 def settings(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "names.txt").write_text(NAMES)
-    return Settings(text="names.txt", hidden_size=(4,), epochs=2, batch_size=32)
+    return Settings(**WHOLE)
 
 
 def numbers(results):
@@ -187,7 +189,7 @@ def test_the_same_seed_gives_the_same_trials(settings):
 
 def test_an_interrupted_trial_goes_on(settings):
     expected = Sweep(settings, SPACE, "whole", trials=3).run()
-    for step in (0, 1, 2, 3):  # of five items: a step, an evaluation, ...
+    for step in (0, 1, 2, 3):  # two steps, an evaluation, ...
         sweep = Sweep(settings, SPACE, f"cut-{step}", trials=3)
         trial = next(iter(sweep))
         items = trial.train()
@@ -200,6 +202,32 @@ def test_an_interrupted_trial_goes_on(settings):
         assert numbers(Sweep(settings, SPACE, f"cut-{step}", trials=3).run()) == numbers(expected)
         for number in range(3):
             assert same_model(f"cut-{step}/trial-{number}", f"whole/trial-{number}")
+        assert reported(f"cut-{step}") == reported("whole")
+
+
+def reported(folder):
+    """The losses that a study knows."""
+    return [one.intermediate_values for one in Sweep(Settings(**WHOLE), SPACE, folder).study.trials]
+
+
+def test_a_trial_whose_last_steps_were_lost(settings, monkeypatch):
+    """A killed process leaves an older checkpoint; the evaluation after it comes again, with the same loss."""
+    expected = Sweep(settings, SPACE, "whole", trials=1).run()
+    trial = next(iter(Sweep(settings, SPACE, "killed", trials=1)))
+    items = trial.train(save_every=0)
+    next(items)
+    shutil.copytree("killed/trial-0", "before")
+    next(items)
+    assert next(items).evaluation
+    items.close()
+    trial.run.close()
+    shutil.rmtree("killed/trial-0")
+    shutil.copytree("before", "killed/trial-0")
+    with monkeypatch.context() as patch:  # on another machine, where it cannot be known whether the process lives
+        patch.setattr("platform.node", lambda: "another machine")
+        assert list(Sweep(settings, SPACE, "killed", trials=1)) == []
+    assert numbers(Sweep(settings, SPACE, "killed", trials=1).run()) == numbers(expected)
+    assert reported("killed") == reported("whole")
 
 
 def test_a_trial_of_another_process_is_left_alone(settings):

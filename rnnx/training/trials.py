@@ -72,8 +72,9 @@ class SweepTrial:
         items = self.run.train(save_every)
         try:
             for progress in items:
+                pruned = progress.evaluation and self._is_pruned(self.run, progress)
                 yield progress
-                if progress.evaluation and self._is_pruned(self.run, progress):
+                if pruned:
                     self._tell("PRUNED")  # while the run is locked, so that no other process resumes it
                     return
             self._tell("COMPLETE", self.run.trainer.counters.best_loss)
