@@ -12,27 +12,6 @@ from rnnx.optim import OPTIMIZERS
 from rnnx.training.settings import TrainingSettings
 
 _COUNT = IntRange(1)
-# What all commands that train declare in the same way.
-_SHARED: dict[str, tuple[Any, str, dict[str, Any]]] = {
-    "--num-layers": (_COUNT, "Number of recurrent layers.", {}),
-    "--dropout": (BELOW_ONE, "Dropout rate between layers.", {}),
-    "--dtype": (Choice(["float32", "float64"]), "Floating-point type.", {}),
-    "--batch-size": (_COUNT, "Sequences per step.", {}),
-    "--optimizer": (Choice([*OPTIMIZERS]), "Optimizer.", {}),
-    "--learning-rate": (POSITIVE, "Learning rate.", {}),
-    "--weight-decay": (FloatRange(0), "Weight decay.", {"show_default": "the optimizer's"}),
-    "--clip-norm": (POSITIVE, "Clip the global gradient norm to this value.", {}),
-    "--seed": (IntRange(0), "Random seed. Same seed, same result, bit for bit.", {}),
-}
-resume_option = option("--resume", type=click.Path(), metavar="RUN", help="Resume the run in this folder.")
-save_every_option = number("--save-every", type=FloatRange(0), default=30.0, help="Seconds between checkpoints.")
-quiet_option = option("--quiet", is_flag=True, help="Hide the progress bar.")
-
-
-def shared(settings: type[TrainingSettings], name: str) -> Any:
-    """Declare an option that all commands that train have, with the default of the settings."""
-    type_, help_, options = _SHARED[name]
-    return setting_of(settings, name, type_, help_, **options)
 
 
 def setting_of(settings: type[TrainingSettings], names: str, type: Any, help: str, **options: Any) -> Any:  # noqa: A002
@@ -90,15 +69,21 @@ def table_options(settings: type[TrainingSettings]) -> Callable[[Any], Any]:
     declared = [
         declare("--cell", Choice(CELLS), "Recurrent cell: rnn, lstm, gru, or another of rnnx.CELLS.", metavar="NAME"),
         declare("--hidden-size", str, "Units per layer.", callback=widths, metavar="INTEGERS", default=width),
-        *(shared(settings, name) for name in ("--num-layers", "--dropout", "--dtype")),
+        declare("--num-layers", _COUNT, "Number of recurrent layers."),
+        declare("--dropout", BELOW_ONE, "Dropout rate between layers."),
+        declare("--dtype", Choice(["float32", "float64"]), "Floating-point type."),
         declare("--epochs", _COUNT, "Most passes over the training data."),
-        *(shared(settings, name) for name in ("--batch-size", "--optimizer", "--learning-rate")),
-        *(shared(settings, name) for name in ("--weight-decay", "--clip-norm", "--seed")),
+        declare("--batch-size", _COUNT, "Sequences per step."),
+        declare("--optimizer", Choice([*OPTIMIZERS]), "Optimizer."),
+        declare("--learning-rate", POSITIVE, "Learning rate."),
+        declare("--weight-decay", FloatRange(0), "Weight decay.", show_default="the optimizer's"),
+        declare("--clip-norm", POSITIVE, "Clip the global gradient norm to this value."),
+        declare("--seed", IntRange(0), "Random seed. Same seed, same result, bit for bit."),
         option("--run", "folder", type=click.Path(), show_default="in runs", help="Run folder."),
-        resume_option,
-        save_every_option,
+        option("--resume", type=click.Path(), metavar="RUN", help="Resume the run in this folder."),
+        number("--save-every", type=FloatRange(0), default=30.0, help="Seconds between checkpoints."),
         device_option,
-        quiet_option,
+        option("--quiet", is_flag=True, help="Hide the progress bar."),
     ]
 
     def decorate(command: Any) -> Any:

@@ -23,22 +23,14 @@ from rnnx.cli.group import (
     output_folder,
 )
 from rnnx.cli.interrupt import Interrupt
-from rnnx.cli.options import (
-    as_options,
-    check_resumed,
-    quiet_option,
-    resume_option,
-    save_every_option,
-    setting_of,
-    shared,
-    widths,
-)
+from rnnx.cli.options import as_options, check_resumed, setting_of, widths
 from rnnx.cli.ranks import training_group
 from rnnx.data import find_text
 from rnnx.data.corpus import BY, SPLITS
 from rnnx.engines.precision import PRECISIONS
 from rnnx.functional.initialization import SCHEMES
 from rnnx.models.layers import CELLS
+from rnnx.optim import OPTIMIZERS
 from rnnx.training import Run, Settings
 from rnnx.training.distributed.group import Group, agreed
 from rnnx.training.search_space import OF_MODEL
@@ -48,7 +40,7 @@ from rnnx.training.state import REDUCTIONS
 _ON_RESUME = ("epochs", "iterations", "patience", "evaluate_every", "text")  # settings that --resume may change
 NOT_SETTINGS = ("resume", "init_from", "output", "device", "sample_every", "temperature", "save_every", "quiet")
 _COUNT = IntRange(1)
-_setting, _shared = partial(setting_of, Settings), partial(shared, Settings)
+_setting = partial(setting_of, Settings)
 
 
 @click.command(cls=Command)
@@ -90,14 +82,14 @@ _setting, _shared = partial(setting_of, Settings), partial(shared, Settings)
     metavar="INTEGERS",
     default=",".join(map(str, Settings.hidden_size)),
 )
-@_shared("--num-layers")
-@_shared("--dropout")
+@_setting("--num-layers", _COUNT, "Number of recurrent layers.")
+@_setting("--dropout", BELOW_ONE, "Dropout rate between layers.")
 @_setting("--zoneout", BELOW_ONE, "Rate at which units keep their previous state in training.")
 @_setting(
     "--recurrent-dropout", BELOW_ONE, "Dropout rate of what recurrent weights multiply, with one mask for all steps."
 )
 @_setting("--scheme", Choice([*SCHEMES]), "Initialization of the parameters.")
-@_shared("--dtype")
+@_setting("--dtype", Choice(["float32", "float64"]), "Floating-point type.")
 # training
 @_setting(
     "--precision",
@@ -107,11 +99,11 @@ _setting, _shared = partial(setting_of, Settings), partial(shared, Settings)
 )
 @_setting("--epochs", _COUNT, "Passes over the text.", default=None, show_default=str(Settings.epochs))
 @_setting("--iterations", _COUNT, "Training steps, instead of --epochs.")
-@_shared("--batch-size")
-@_shared("--optimizer")
-@_shared("--learning-rate")
+@_setting("--batch-size", _COUNT, "Sequences per step.")
+@_setting("--optimizer", Choice([*OPTIMIZERS]), "Optimizer.")
+@_setting("--learning-rate", POSITIVE, "Learning rate.")
 @_setting("--momentum", BELOW_ONE, "Momentum of the momentum and nesterov optimizers.")
-@_shared("--weight-decay")
+@_setting("--weight-decay", FloatRange(0), "Weight decay.", show_default="the optimizer's")
 @_setting(
     "--decay",
     Choice([*DECAYS]),
@@ -120,7 +112,7 @@ _setting, _shared = partial(setting_of, Settings), partial(shared, Settings)
 @_setting("--decay-every", POSITIVE, "Epochs after which step and exponential decay multiply by --decay-factor.")
 @_setting("--decay-factor", UP_TO_ONE, "Factor of step and exponential decay.")
 @_setting("--warmup", IntRange(0), "Steps over which the learning rate rises from zero.")
-@_shared("--clip-norm")
+@_setting("--clip-norm", POSITIVE, "Clip the global gradient norm to this value.")
 @_setting("--clip-value", POSITIVE, "Clip every gradient entry to this absolute value.")
 @_setting("--patience", _COUNT, "Stop after this many evaluations without improvement.")
 @_setting(
@@ -129,7 +121,7 @@ _setting, _shared = partial(setting_of, Settings), partial(shared, Settings)
     "Save memory on long sequences: store only every N-th state and recompute the rest during backward. "
     "0 picks the length that needs the least memory. The gradients are the same.",
 )
-@_shared("--seed")
+@_setting("--seed", IntRange(0), "Random seed. Same seed, same result, bit for bit.")
 @option("--deterministic", is_flag=True, help="Keep the batches in text order instead of shuffling.")
 @_setting("--evaluate-every", _COUNT, "Steps between evaluations.", show_default="one epoch")
 @_setting(
@@ -145,7 +137,7 @@ _setting, _shared = partial(setting_of, Settings), partial(shared, Settings)
 )
 # run
 @option("--output", type=click.Path(), show_default="runs/DATASET-CELL", help="Run folder.")
-@resume_option
+@option("--resume", type=click.Path(), metavar="RUN", help="Resume the run in this folder.")
 @option(
     "--init-from",
     type=click.Path(),
@@ -154,9 +146,9 @@ _setting, _shared = partial(setting_of, Settings), partial(shared, Settings)
 )
 @option("--sample-every", type=IntRange(0), default=3, help="Evaluations between samples; 0 samples only at the end.")
 @number("--temperature", type=FloatRange(0), default=0.8, help="Sampling temperature.")
-@save_every_option
+@number("--save-every", type=FloatRange(0), default=30.0, help="Seconds between checkpoints.")
 @device_option
-@quiet_option
+@option("--quiet", is_flag=True, help="Hide the progress bar.")
 @click.pass_context
 def train(context: click.Context, /, **options: Any) -> None:
     """Train a character model.
