@@ -15,6 +15,7 @@ from mean_cells import MEANS
 from wide_cells import WIDE
 
 import rnnx
+from rnnx.data import Scaler
 from rnnx.export import build, library, load, to_c
 from rnnx.export.text import identifier, string
 from rnnx.models import CharModel, Seq2Seq, SequenceClassifier, SequenceRegressor
@@ -131,6 +132,36 @@ def test_outputs_of_a_loss(rng, tmp_path):
     assert "probabilities" not in (tmp_path / "model.h").read_text()
 
 
+LOSSES = ["squared_error", "quantile", "student_t", "poisson"]
+SCALERS = {"input_scaler": Scaler([1e3, -2, 0], [5, -1, 0.1]), "target_scaler": Scaler([-50, 3], [20, 0.5])}
+
+
+@pytest.mark.parametrize(("loss", "kind"), [*zip(LOSSES, SHAPES, strict=True)])
+def test_raw_units_and_what_outputs_say(loss, kind, rng, tmp_path):
+    """A file takes inputs in raw units, and `predict` gives the numbers of `predict_distribution`."""
+    scalers = {**SCALERS, **({"target_scaler": None} if loss == "poisson" else {})}
+    model = SequenceRegressor(3, 6, 2, loss=loss, seed=0, **scalers, **kind)
+    shared, x = exported(model, tmp_path), SCALERS["input_scaler"].inverse(rng.standard_normal((3, 9)))
+    x = x.astype(np.float32)
+    found, expected = shared.predict(shared.run(x)), model.predict_distribution(x[:, None])
+    assert shared.predictions == list(found) == list(expected)
+    for name, values in expected.items():
+        np.testing.assert_allclose(found[name], values[:, 0], rtol=1e-5, atol=1e-4, err_msg=name)
+    with pytest.raises(ValueError, match=r"`y` must have shape \(n_y,\) or \(n_y, T\) with n_y = "):
+        shared.predict(x)
+
+
+def test_predictions_of_classes(rng, tmp_path):
+    x = rng.standard_normal((3, 9)).astype(np.float32)
+    for loss, name, n in (("cross_entropy", "probability", 4), ("multi_label", "y", 4), ("binary", "probability", 2)):
+        model = SequenceClassifier(3, 5, n, loss=loss, per_step=True, seed=0)
+        shared = exported(model, tmp_path, vocabulary=list("abcd"[:n]))
+        found = shared.predict(shared.run(x))
+        np.testing.assert_allclose(found[name], model.predict(x[:, None])[:, 0], atol=1e-6)
+    plain = exported(SequenceRegressor(3, 5, 2, seed=0), tmp_path)
+    np.testing.assert_array_equal(plain.predict([1, 2])["y"], [1, 2])
+
+
 def test_inputs_with_defaults(rng, tmp_path):
     """The number of the step is counted by the state, and from each end of a sequence alike."""
     x = rng.standard_normal((3, 9)).astype(np.float32)
@@ -186,8 +217,11 @@ def test_means_in_two_stages(rng, tmp_path):
 
 def test_errors(tmp_path):
     model, path = SequenceRegressor(3, 4, seed=0), tmp_path / "model.c"
+    scaled = SequenceRegressor(3, 4, seed=0, input_scaler=SCALERS["input_scaler"])
     for error, message, call in (
-        (TypeError, "`model` must be a CharModel, Seq", lambda: to_c(Seq2Seq(5, 5, 4), path)),
+        (TypeError, "`model` must be a CharModel, Seq", lambda: to_c(None, path)),
+        (ValueError, "`indices` must be True for a Seq2Seq", lambda: to_c(Seq2Seq(5, 5, 4), path, indices=False)),
+        (ValueError, "`target_vocabulary` is for a Seq2Seq", lambda: to_c(model, path, target_vocabulary=["a"])),
         (TypeError, "`path` must be a str or Path; got 3", lambda: to_c(model, 3)),
         (ValueError, r"`path` must end in \.c; got ", lambda: to_c(model, tmp_path / "model.cpp")),
         (ValueError, "`path` must have a name without quotes", lambda: to_c(model, tmp_path / 'a".c')),
@@ -197,6 +231,7 @@ def test_errors(tmp_path):
         (TypeError, "`name` must be a str", lambda: to_c(model, path, name=3)),
         (ValueError, "`name` must not be empty", lambda: to_c(model, path, name="")),
         (TypeError, "`vocabulary` must be a sequence of str", lambda: to_c(model, path, vocabulary="abc")),
+        (ValueError, "`indices` must be False for a model with an", lambda: to_c(scaled, path, indices=True)),
         (ValueError, "an entry for each of the 1 outputs; got 2", lambda: to_c(model, path, vocabulary=["a", "b"])),
         (ValueError, "`source` must be a C file written by to_c", lambda: build(path)),
         (TypeError, "`path` must be a str or Path", lambda: load(3)),
@@ -328,6 +363,101 @@ def test_random_shapes(seed, tmp_path):
     weights = "int8" if int8 else "float32"
     shared = exported(model, tmp_path, weights=weights, indices=bool(rng.random() < 0.3))
     compare(model.quantized() if int8 else model, shared, rng, int(rng.integers(1, 12)), 3e-5)
+
+
+# --- sequence to sequence ------------------------------------------------------------------------------------------
+
+TRANSLATING = ["lstm", "gru", "phased_lstm", "lstm", "rnn", "gru"]
+ATTENTION = [("additive", True), ("dot", False), ("scaled_dot", True), (None, True), ("additive", False), (None, False)]
+
+
+@pytest.mark.parametrize(
+    ("cell", "how"), [*zip(["lstm", "gru", "phased_lstm", "lstm", "rnn", "gru"], ATTENTION, strict=True)]
+)
+def test_a_translator(cell, how, rng, tmp_path):
+    """Greedy decoding, and its logits and weights step by step, of deep stacks of different widths."""
+    attention, bidirectional = how
+    widths = [6, 5, 7] if bidirectional else [9]
+    options = {"cell": cell, "attention": attention, "bidirectional_encoder": bidirectional, "end_token": 2}
+    model = Seq2Seq(8, 6, widths, seed=1, **options)
+    for name, p in model.parameters.items():  # attention that is not even, and targets that end at some time
+        model.parameters[name] = p + rng.normal(0, 0.5, p.shape).astype(p.dtype)
+    shared = exported(model, tmp_path, target_vocabulary=list("abcdef"))
+    assert (shared.kind, shared.n_x, shared.n_y, shared.end) == ("seq2seq", 8, 6, 2)
+    assert (shared.vocabulary, shared.target_vocabulary) == (None, list("abcdef"))
+    for n_source in (7, 1, 0):
+        source = rng.integers(0, 8, n_source)
+        expected = model.predict(source[None], max_length=9)
+        n = expected.lengths[0]
+        np.testing.assert_array_equal(shared.translate(source, 9), expected.indices[0, :n])
+        given = np.array([2, *rng.integers(0, 6, 8)])
+        z, weights, _ = model.forward(source[None], given[None])
+        shared.encode(source)
+        for t, token in enumerate(given):
+            other = shared.copy()
+            y, w = other.decode(token)
+            shared.decode(token)
+            np.testing.assert_allclose(y, z[:, 0, t], rtol=1e-5, atol=1e-5)
+            assert (w is None) == (attention is None)
+            if w is not None:
+                np.testing.assert_allclose(w, weights[0, t], rtol=1e-5, atol=1e-5)
+
+
+def test_a_translator_of_eight_bits(rng, tmp_path):
+    model = Seq2Seq(8, 6, 12, num_layers=2, seed=0)
+    shared, rounded = exported(model, tmp_path, weights="int8"), model.quantized()
+    source, given = rng.integers(0, 8, 5), rng.integers(0, 6, 4)
+    z, _, _ = rounded.forward(source[None], given[None], keep_caches=False)
+    shared.encode(source)
+    found = np.stack([shared.decode(token)[0] for token in given], axis=1)
+    np.testing.assert_allclose(found, z[:, 0], rtol=1e-5, atol=1e-5)
+
+
+def test_errors_of_translators(tmp_path):
+    shared = exported(Seq2Seq(8, 6, 4, seed=0), tmp_path)
+    for source in ([8], [-1], [0.5], [[1]]):
+        with pytest.raises(ValueError, match=r"`source` must hold integers in \[0, 8\), of shape \(T_x,\)"):
+            shared.encode(source)
+    with pytest.raises(ValueError, match=r"`token` must be in \[0, 6\); got 6"):
+        shared.decode(6)
+
+
+TRANSLATOR = """
+#include <stdio.h>
+#include "model.h"
+int main(void) {
+  static model_state s;
+  static const int32_t x[5] = {3, 1, 4, 1, 5}, wrong[2] = {0, MODEL_INPUTS};
+  float work[MODEL_WORKSPACE(5)];
+  int32_t tokens[9], n, k;
+  model_init(&s);
+  if (model_encode(&s, wrong, 2, work) != 1 || model_translate(&s, wrong, 2, work, tokens, 9) != -1) return 2;
+  n = model_translate(&s, x, 5, work, tokens, 9);
+  for (k = 0; k < n; ++k) printf("%d ", (int)tokens[k]);
+  return 0;
+}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [one for one in ATTENTION if one != (None, False)])  # which needs no memory
+def test_a_translator_with_all_compilers_and_sanitizers(how, tmp_path):
+    attention, bidirectional = how
+    widths = [6, 5, 7] if bidirectional else [5, 7]
+    model = Seq2Seq(8, 6, widths, seed=1, attention=attention, bidirectional_encoder=bidirectional)
+    to_c(model, tmp_path / "model.c")
+    (tmp_path / "main.c").write_text(TRANSLATOR)
+    found = model.predict(np.array([[3, 1, 4, 1, 5]]), max_length=9)
+    expected = found.indices[0, : found.lengths[0]].tolist()
+    sanitize = ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+    for compiler in compilers():
+        for flags in (["-O3", "-march=native"], *[sanitize] * (len(compiler) == 1)):
+            command = [*compiler, *STRICT, *flags, "model.c", "main.c", "-o", "main"]
+            built = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+            assert built.returncode == 0, built.stderr
+            done = subprocess.run(["./main"], cwd=tmp_path, capture_output=True, text=True)
+            assert (done.returncode, done.stderr) == (0, ""), done.stderr
+            assert list(map(int, done.stdout.split())) == expected
 
 
 # --- libraries -----------------------------------------------------------------------------------------------------

@@ -205,7 +205,8 @@ def _has_gpu():
 
 def test_help_and_version(run):
     out = ok(run("--help"))
-    names = ["train", "sample", "evaluate", "plot", "forecast", "classify", "predict", "export", "compare", "info"]
+    names = ["train", "tune", "sample", "evaluate", "plot", "forecast", "classify", "predict"]
+    names += ["export", "compare", "info"]
     assert [line.split()[0] for line in out.split("Commands:")[1].splitlines() if line.strip()] == names
     for name in names:
         assert "Usage: rnnx" in ok(run(name, "--help"))

@@ -27,6 +27,7 @@ NEEDS = {
     "torch.md": ("torch",),
     "jax.md": ("jax", "numba"),
     "onnx.md": ("onnx", "onnxruntime"),
+    "tuning.md": ("optuna",),
 }
 PAGES = [
     "activations.md",

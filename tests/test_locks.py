@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from lab import NAMES
 
-from rnnx._core.locks import NAME, FolderLock
+from rnnx._core.locks import NAME, FolderLock, InUse, abandoned
 from rnnx.training import Run, Settings, free_folder, load_checkpoint
 
 HOLD = """
@@ -85,6 +85,34 @@ def test_a_run_holds_its_folder_from_start_to_end(tmp_path, settings):
     run.save()
     del run  # releases the folder
     Run.resume(tmp_path / "run").close()
+
+
+def test_an_abandoned_folder(tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+    assert not abandoned(folder)  # not there
+    folder.mkdir()
+    assert abandoned(folder)
+    lock = FolderLock(folder)
+    assert not abandoned(folder)
+    with pytest.raises(InUse):  # looking has released nothing
+        FolderLock(folder)
+    lock.release()
+    assert abandoned(folder)
+    with hold(folder) as process:
+        assert not abandoned(folder)
+        process.kill()
+    assert NAME in os.listdir(folder)
+    assert abandoned(folder)
+    with monkeypatch.context() as patch:
+        patch.setattr("platform.node", lambda: "another machine")
+        assert not abandoned(folder)
+    fcntl = pytest.importorskip("fcntl")
+
+    def unsupported(*_):
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(fcntl, "flock", unsupported)
+    assert not abandoned(folder)
 
 
 def test_a_failed_start_leaves_nothing(tmp_path, settings):

@@ -47,7 +47,7 @@ def results(proto, x, lengths, states, extra):
     return dict(zip([output.name for output in one.get_outputs()], one.run(None, feed), strict=True))
 
 
-def compare(model, rng, lengths, indices=False):
+def compare(model, rng, lengths, indices=False, described=False):
     """Compare outputs and final states."""
     m, n_steps, stack = 4, 7, model.stack
     x = rng.standard_normal((stack.input_size, m, n_steps)).astype(model.dtype)
@@ -59,7 +59,8 @@ def compare(model, rng, lengths, indices=False):
     extra = {name: rng.random((m, n_steps)).astype(model.dtype) for name in stack.cell.inputs}
     found = results(to_onnx(model, states=True, lengths=lengths is not None), x, lengths, states, extra)
     y, final = model.outputs(x, lengths=lengths, states=states, extra=extra or None)
-    assert found.keys() == {"outputs", *(name + "_final" for name in sizes)}
+    more = model.loss_function.outputs if described else ()
+    assert found.keys() == {"outputs", *(name + "_final" for name in sizes), *more}
     for name, expected in {"outputs": y, **{name + "_final": s for name, s in final.items()}}.items():
         assert found[name].dtype == model.dtype
         np.testing.assert_allclose(found[name], expected.T, rtol=1e-5, atol=1e-5, err_msg=name)
@@ -121,8 +122,22 @@ def test_encoders_with_decoders(cell, options, rng):
 
 def test_models_with_a_scaler_and_several_outputs_for_each_target(rng):
     model = SequenceRegressor(3, 4, 2, loss="quantile", input_scaler=Scaler([1, 2, 3], [0.5, 2, 3]), seed=0)
-    compare(model, rng, LENGTHS)
+    compare(model, rng, LENGTHS, described=True)
     assert session(to_onnx(model)).get_outputs()[0].shape == ["m", 6]
+
+
+@pytest.mark.parametrize("per_step", [True, False])
+@pytest.mark.parametrize("loss", ["squared_error", "quantile", "student_t", "poisson"])
+def test_what_outputs_say(loss, per_step, rng):
+    """Further outputs are the numbers of `predict_distribution`, in the units of the targets."""
+    scaler = None if loss == "poisson" else Scaler([-50, 3], [20, 0.5])
+    model = SequenceRegressor(3, 4, 2, loss=loss, target_scaler=scaler, per_step=per_step, seed=0)
+    x = rng.standard_normal((3, 4, 7)).astype("float32")
+    found = results(to_onnx(model, lengths=True), x, LENGTHS, {}, {})
+    expected = model.predict_distribution(x, lengths=LENGTHS)
+    assert found.keys() == {"outputs", *expected}
+    for name, values in expected.items():
+        np.testing.assert_allclose(found[name], values.T, rtol=1e-5, atol=1e-4, err_msg=name)
 
 
 def test_initial_states_are_zero_by_default(rng):

@@ -137,7 +137,7 @@ p = rnnx.initialize_parameters("lstm", 2, 3, seed=0)
 with rnnx.use_engine("reference"):
     _, _, _, caches = rnnx.lstm_forward(np.ones((2, 1, 4)), None, p)
     rnnx.lstm_backward(np.ones((3, 1, 4)), caches)
-rnnx.rnn_cell_forward(np.ones((2, 1)), np.ones((3, 1)), rnnx.initialize_parameters("rnn", 2, 3))
+    rnnx.rnn_cell_forward(np.ones((2, 1)), np.ones((3, 1)), rnnx.initialize_parameters("rnn", 2, 3))
 print("numba" in sys.modules)
 """
     assert python(code) == "False"

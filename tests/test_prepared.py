@@ -1,5 +1,7 @@
 """Calls whose checks and passes are found again give the same results and the same errors as the first ones."""
 
+import copy
+import pickle
 import sys
 import threading
 from contextlib import nullcontext
@@ -14,7 +16,7 @@ from hypothesis import strategies as st
 import rnnx
 from rnnx import engines
 from rnnx._core import kinds
-from rnnx.functional import caches, prepared, schedule, signatures
+from rnnx.functional import caches, prepared, recurrent, schedule, signatures
 
 N_X, N_A, M, T = 2, 3, 2, 4
 CELLS = ("lstm", "gru_reset_after", "unicornn", "gru_d")  # with two states, vectors computed once, extra inputs
@@ -412,14 +414,16 @@ def step(cell, given):
     return [*states, y, *cache[:-1]], again(), cache, again
 
 
+@pytest.mark.parametrize("engine", ["reference", "cpu"])
 @pytest.mark.parametrize("cell", ["rnn", "lstm", "gru", "gru_reset_after"])
-def test_single_steps(cell, rng, monkeypatch):
+def test_single_steps(cell, engine, rng, monkeypatch):
     """A second step neither checks again nor makes a tape; its bits are those of a sequence of one step."""
     given = arrays_of(cell, rng)
-    with rnnx.use_engine("reference"):
+    with rnnx.use_engine(engine):
         (found, gradients, *_), x = step(cell, given), given["x"][:, :, :1]
         monkeypatch.setattr(schedule, "forward", None)
         monkeypatch.setattr(caches, "_checked", None)
+        monkeypatch.setattr(recurrent, "_backward", None if engine == "cpu" else recurrent._backward)
         again = step(cell, given)
         monkeypatch.undo()
         states, y, kept = rnnx.recurrent_forward(cell, x, given["s0"], given["parameters"])
@@ -433,6 +437,17 @@ def test_single_steps(cell, rng, monkeypatch):
     for (name, d), other in zip(gradients.items(), expected.values(), strict=True):
         np.testing.assert_array_equal(d, again[1][name])
         np.testing.assert_array_equal(d.reshape(other.shape), other)
+
+
+def test_the_cache_of_a_step_is_a_tuple_that_can_be_copied(rng):
+    *_, cache, backward = step("lstm", arrays_of("lstm", rng))
+    plain = rnnx.lstm_cell_backward(np.ones_like(cache[0]), np.ones_like(cache[0]), tuple(cache))
+    for other in (cache, copy.deepcopy(cache), pickle.loads(pickle.dumps(cache))):
+        assert isinstance(other, tuple)
+        found = rnnx.lstm_cell_backward(np.ones_like(cache[0]), np.ones_like(cache[0]), other)
+        for name, d in plain.items():
+            np.testing.assert_allclose(d, found[name], rtol=1e-5, atol=1e-6, err_msg=name)
+    assert backward().keys() == plain.keys()
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru"])

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -11,8 +12,11 @@ import rnnx
 from rnnx import analysis, plots
 from rnnx.data import Series, SeriesWindows, folds_by_group, read_table
 from rnnx.data.times import following, season_of, written
+from rnnx.export import library, load
 from rnnx.models import SequenceRegressor
 from rnnx.training import read_metrics
+from rnnx.training.table_runs import load_best
+from rnnx.training.tables import table_settings
 
 TINY = ("--hidden-size", 4, "--epochs", 2, "--quiet")
 FORECAST = ("forecast", "load.csv", "--target", "load", "--time", "hour", "--horizon", 6, "--season", 6, *TINY)
@@ -297,3 +301,43 @@ def test_pictures_of_predictions(tmp_path):
     np.testing.assert_array_equal(figure.axes[0].images[0].get_array(), [[0.5, 0.5], [0, 1]])
     assert [text.get_text() for text in figure.axes[0].texts] == ["1", "1", "2"]
     raises(ValueError, "`targets` must be in", lambda: plots.confusion_matrix([2], [0], ["a", "b"]))
+
+
+# --- export ------------------------------------------------------------------------------------------------------
+
+
+def test_an_exported_forecast(run, tables, tmp_path):
+    """As ONNX, a run computes the forecasts of `predict`, from inputs that the file describes."""
+    onnx, ort = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
+    ok(run(*FORECAST, "--future", "peak", "--run", "f"))
+    told = ok(run("export", "f", "load.onnx"))
+    assert "inputs: load, is past, peak" in told
+    facts = {entry.key: json.loads(entry.value) for entry in onnx.load("load.onnx").metadata_props}
+    settings = table_settings(load_best("f"))
+    assert facts == {
+        "inputs": ["load", "is past", "peak"],
+        "target": ["load"],
+        "input_length": settings.input_length,
+        "horizon": 6,
+        "season": 6,
+    }
+    windows = settings.windows(settings.read(), ahead=True)
+    feed = {"inputs": np.ascontiguousarray(windows.ahead().T, dtype=np.float32)}
+    session = ort.InferenceSession("load.onnx", providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    found = dict(zip(names, session.run(None, feed), strict=True))
+    expected = analysis.forecast(load_best("f").model, windows)
+    for name in ("0.1", "0.5", "0.9"):
+        np.testing.assert_allclose(windows.restore(found[name].T), expected[name], rtol=1e-5)
+
+
+def test_an_exported_classifier(run, tables, tmp_path):
+    if not shutil.which("cc"):
+        pytest.skip("no C compiler")
+    ok(run(*CLASSIFY, "--inputs", "x,y", "--folds", 0, "--run", "c"))
+    told = ok(run("export", "c", "walk.c", "--shared"))
+    assert "inputs: x, y" in told
+    model, shared = load_best("c").model, load("walk" + library.suffix(None))
+    assert shared.vocabulary == list(model.classes) == ["run", "walk"]
+    x = np.random.default_rng(0).standard_normal((2, 5)).astype(np.float32)
+    np.testing.assert_allclose(shared.predict(shared.run(x))["probability"], model.predict(x[:, None])[:, 0], atol=1e-6)

@@ -18,6 +18,10 @@ NAME = ".rnnx.lock"
 _LOCKED_BYTE = 1 << 30  # on Windows: past the content, which locked bytes would hide from others
 
 
+class InUse(ValueError):
+    """A folder is locked."""
+
+
 class FolderLock:
     """A lock of a folder, from creation to `release` or the end of the process, however it ends.
 
@@ -32,8 +36,8 @@ class FolderLock:
 
     Raises
     ------
-    ValueError
-        If another process, or another lock of this process, holds the folder.
+    InUse
+        If another process, or another lock of this process, holds the folder; a ValueError.
     OSError
         If the folder or the file cannot be created.
     """
@@ -55,6 +59,22 @@ class FolderLock:
         return self.release.alive
 
 
+def abandoned(folder: Path) -> bool:
+    """Return whether a folder is here and nobody holds it: its lock was released, or the process has ended.
+
+    False if that cannot be known: of a process of another machine, and on a file system without locks.
+    """
+    try:
+        file = open(folder / NAME, "r+b", buffering=0, opener=_open_existing)  # noqa: SIM115
+    except FileNotFoundError:
+        return folder.is_dir()
+    with file:
+        try:
+            return _lock(file) and _about(file).get("machine") == platform.node()
+        except BlockingIOError:
+            return False
+
+
 def _locked(folder: Path) -> int:
     """Open and lock the file of a folder, and write this process to it; return a descriptor that holds the lock."""
     path = folder / NAME
@@ -72,17 +92,21 @@ def _locked(folder: Path) -> int:
                 file.write(json.dumps({"process": os.getpid(), "machine": platform.node()}).encode())
                 return os.dup(file.fileno())
         except BlockingIOError:
-            raise ValueError(f"{folder} is in use by {_owner(file)}, or choose another folder") from None
+            raise InUse(f"{folder} is in use by {_owner(file)}, or choose another folder") from None
         finally:
             file.close()
 
 
 def _open(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0), 0o644)
+    return _open_existing(path, flags | os.O_CREAT)
 
 
-def _lock(file: BinaryIO) -> None:
-    """Lock an open file; raise BlockingIOError if it is locked."""
+def _open_existing(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0), 0o644)
+
+
+def _lock(file: BinaryIO) -> bool:
+    """Lock an open file, and return whether its file system has locks; raise BlockingIOError if it is locked."""
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         raise ValueError(f"{file.name} must be a regular file")
     if fcntl is None:
@@ -95,13 +119,14 @@ def _lock(file: BinaryIO) -> None:
         except OSError as error:
             raise BlockingIOError(*error.args) from None
         file.seek(0)
-        return
+        return True
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise
-    except OSError:  # a file system without locks
-        return
+    except OSError:
+        return False
+    return True
 
 
 def _is_at(file: BinaryIO, path: Path) -> bool:
@@ -113,14 +138,22 @@ def _is_at(file: BinaryIO, path: Path) -> bool:
 
 def _owner(file: BinaryIO) -> str:
     """Describe the lock's holder, as recorded in its file, and suggest what to do."""
-    try:
-        about = json.loads(file.read(1000))
-        process, machine = int(about["process"]), str(about["machine"])[:60]
-    except (KeyError, OSError, TypeError, ValueError):
+    about = _about(file)
+    if not about:
         return "another process: wait for it"
-    if machine != platform.node():
+    process, machine = about["process"], about["machine"][:60]
+    if about["machine"] != platform.node():
         return f"process {process} on {machine!r}: wait for it"
     return "another run of this process: close it" if process == os.getpid() else f"process {process}: wait for it"
+
+
+def _about(file: BinaryIO) -> dict[str, Any]:
+    """Return what a lock's file says about its holder; nothing if it cannot be read."""
+    try:
+        about = json.loads(file.read(1000))
+        return {"process": int(about["process"]), "machine": str(about["machine"])}
+    except (KeyError, OSError, TypeError, ValueError):
+        return {}
 
 
 def _release(descriptor: int, identity: os.stat_result, path: Path, created: list[Path], process: int) -> None:

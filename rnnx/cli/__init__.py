@@ -6,8 +6,9 @@ from rnnx.cli.group import cli
 from rnnx.cli.info_command import info
 from rnnx.cli.table_commands import classify, forecast, predict
 from rnnx.cli.train_command import train
+from rnnx.cli.tune_command import tune
 
-for command in (train, sample, evaluate, plot, forecast, classify, predict, export, compare, info):
+for command in (train, tune, sample, evaluate, plot, forecast, classify, predict, export, compare, info):
     cli.add_command(command)
 
 __all__ = ["cli"]

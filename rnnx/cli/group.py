@@ -31,7 +31,7 @@ class Command(click.Command):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:  # noqa: D102
         given = self.make_parser(ctx).parse_args(list(args))[2]
         for parameter in given:
-            if isinstance(parameter, click.Option) and given.count(parameter) > 1:
+            if isinstance(parameter, click.Option) and not parameter.multiple and given.count(parameter) > 1:
                 raise click.UsageError(f"{' / '.join(parameter.opts)} must be given only once", ctx)
         return super().parse_args(ctx, args)
 

@@ -3,7 +3,7 @@
 import contextlib
 import time
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import Any
 
 import click
@@ -36,7 +36,7 @@ class RunDisplay:
         """Return what the run is trained on."""
 
     def describe(self) -> None:
-        """Print the data, the model and the engine, and compile unless the object cache holds the code."""
+        """Print the data, the model and the engine, and compile."""
         run, model = self.run, self.run.model
         engine = rnnx.engine_for(*model.parameters.values())
         click.echo(self.summary())
@@ -46,10 +46,19 @@ class RunDisplay:
         click.echo(f", resuming after step {run.trainer.step}" if run.trainer.step else "")
         if engine == "reference" and (why := missing("cpu")):
             click.echo(f"slow: {why}")
-        if engine == "cpu":
+        self.compile()
+
+    def compile(self) -> None:
+        """Compile for the CPU engine, unless the object cache holds the code."""
+        model = self.run.model
+        if rnnx.engine_for(*model.parameters.values()) == "cpu":
             text = "compiling (takes a few seconds on first use) ..."
             cells = {model.stack.regularization.training, model.stack.regularization.evaluation}
-            rnnx.warm_up(*cells, dtypes=(run.settings.dtype,), on_compile=lambda: click.echo(text))
+            rnnx.warm_up(*cells, dtypes=(self.run.settings.dtype,), on_compile=lambda: click.echo(text))
+
+    def items(self) -> Generator[Progress, None, None]:
+        """Train the run."""
+        return self.run.train(self.options["save_every"])
 
     @property
     def bar_options(self) -> dict[str, Any]:
@@ -62,7 +71,7 @@ class RunDisplay:
         settings, trainer = self.run.settings, self.run.trainer
         n_batches = self.run.train_set.n_batches(settings.batch_size)
         steps = total_steps(settings.epochs, settings.iterations, n_batches)
-        items = self.run.train(self.options["save_every"])
+        items = self.items()
         with tqdm(total=steps, initial=trainer.step, **self.bar_options) as bar:
             try:
                 with all_end(self.run.group):

@@ -33,15 +33,14 @@ from rnnx.models.layers import CELLS
 from rnnx.optim import OPTIMIZERS
 from rnnx.training import Run, Settings
 from rnnx.training.distributed.group import Group, agreed
+from rnnx.training.search_space import OF_MODEL
 from rnnx.training.settings import DECAYS
 from rnnx.training.state import REDUCTIONS
 
 _ON_RESUME = ("epochs", "iterations", "patience", "evaluate_every", "text")  # settings that --resume may change
-_NOT_SETTINGS = ("resume", "init_from", "output", "device", "sample_every", "temperature", "save_every", "quiet")
+NOT_SETTINGS = ("resume", "init_from", "output", "device", "sample_every", "temperature", "save_every", "quiet")
 _COUNT = IntRange(1)
 _setting = partial(setting_of, Settings)
-
-_OF_MODEL = ("cell", "hidden_size", "num_layers", "reset_after", "scheme", "dtype")  # what --init-from has
 
 
 @click.command(cls=Command)
@@ -181,25 +180,37 @@ def _checked(context: click.Context, options: dict[str, Any]) -> tuple[Settings,
     check_paths(options, "text", "resume", "init_from", "output")
     if options["resume"] is not None:
         return Settings(), _changes(context, options)
-    check_one_text(context, options)
-    fixed = [name for name in _OF_MODEL if on_command_line(context, name)] if options["init_from"] else []
-    if fixed:
-        raise ValueError(f"a model keeps its cell and sizes; --init-from cannot be combined with {as_options(fixed)}")
-    settings = _settings_of(options)
+    settings = new_settings(context, options)
     if settings.text is None:
         find_text(settings.dataset)  # raises if there is none, before a folder gets its name
     return settings, None
 
 
-def _settings_of(options: Mapping[str, Any]) -> Settings:
-    """Return the settings of a new run from the options of the command."""
-    given = {name: value for name, value in options.items() if name not in _NOT_SETTINGS}
-    given["shuffle"] = not given.pop("deterministic")
+def new_settings(context: click.Context, options: Mapping[str, Any]) -> Settings:
+    """Return the settings of a new run from the options of the command, after checking them."""
+    check_one_text(context, options)
+    fixed = [name for name in OF_MODEL if on_command_line(context, name)] if options["init_from"] else []
+    if fixed:
+        raise ValueError(f"a model keeps its cell and sizes; --init-from cannot be combined with {as_options(fixed)}")
+    names = {parameter.name for parameter in train.params}.difference(NOT_SETTINGS)
+    given = dict(as_setting(name, value) for name, value in options.items() if name in names)
     if given["epochs"] is None and given["iterations"] is None:
         given["epochs"] = Settings.epochs
-    if given["segment_length"] == 0:
-        given["segment_length"] = "sqrt"
     return Settings(**given)
+
+
+def as_setting(name: str, value: Any) -> tuple[str, Any]:
+    """Return the setting, and its value, that an option stands for."""
+    if name == "deterministic":
+        return "shuffle", not value
+    return name, "sqrt" if name == "segment_length" and value == 0 else value
+
+
+def as_option(name: str, value: Any) -> Any:
+    """Return the value of an option that stands for a setting with this value."""
+    if name == "deterministic":
+        return not value
+    return 0 if name == "segment_length" and value == "sqrt" else value
 
 
 def _started(settings: Settings, options: dict[str, Any], group: Group) -> Run:
@@ -210,7 +221,7 @@ def _started(settings: Settings, options: dict[str, Any], group: Group) -> Run:
 def _changes(context: click.Context, options: dict[str, Any]) -> dict[str, Any]:
     """Return the settings that --resume changes."""
     given = [name for name in options if on_command_line(context, name)]
-    fixed = [name for name in given if name not in (*_ON_RESUME, *_NOT_SETTINGS) or name in ("output", "init_from")]
+    fixed = [name for name in given if name not in (*_ON_RESUME, *NOT_SETTINGS) or name in ("output", "init_from")]
     check_resumed(fixed)
     changes = {name: options[name] for name in given if name in _ON_RESUME}
     if "iterations" in changes or "epochs" in changes:  # the other one no longer limits the run

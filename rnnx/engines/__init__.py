@@ -37,8 +37,7 @@ def engine_for(*arrays: Any) -> str:
     -------
     str
         "reference" (a loop over the library's own functions), "cpu" (compiled, for NumPy arrays), "gpu" (CUDA
-        kernels, for CuPy arrays) or a registered engine. Single steps of NumPy arrays run on "reference", without
-        compilation, unless `use_engine` is in effect.
+        kernels, for CuPy arrays) or a registered engine.
 
     See Also
     --------
@@ -102,14 +101,13 @@ def state() -> tuple[Any, ...]:
     return *registry.state(), _chosen.get(), chosen.get()
 
 
-def select(xp: Any, *, n_steps: int = 2, m: int = 1) -> str:
+def select(xp: Any, *, n_steps: int = 1, m: int = 1) -> str:
     """Return the name of the engine for arrays of namespace `xp`; "reference" for empty calls."""
-    is_empty, is_step = n_steps == 0 or m == 0, n_steps == 1
-    return _selected(ns.library_name(xp), _chosen.get(), registry.state(), is_empty, is_step)
+    return _selected(ns.library_name(xp), _chosen.get(), registry.state(), n_steps == 0 or m == 0)
 
 
 @lru_cache(maxsize=256)
-def _selected(library: str, chosen: str | None, _: tuple[Any, ...], is_empty: bool, is_step: bool) -> str:
+def _selected(library: str, chosen: str | None, _: tuple[Any, ...], is_empty: bool) -> str:
     """Return what `select` does, as long as the state of the table is that of this call."""
     able = registry.able(library)
     if chosen is not None and chosen not in able:
@@ -119,7 +117,7 @@ def _selected(library: str, chosen: str | None, _: tuple[Any, ...], is_empty: bo
     if chosen is not None:
         return chosen
     for name in able:  # it stops at the reference engine at the latest, which is always installed
-        if not (is_step and registry.compiles(name)) and registry.installed(name):
+        if registry.installed(name):
             break
     return name
 

@@ -106,6 +106,13 @@ class Tape(Portable):
         """The final states, each (m, n)."""
         return tuple([s[-1, :, :] for s in self.states])
 
+    def first_step(self) -> tuple[Arrays, Arrays, Arrays]:
+        """Return the states after the first step, those before it, and the values in ``cell.saved``, each (n, m)."""
+        assert self.saved is not None
+        xp, pairs = self.xp, [(s[1, :, :], s[0, :, :]) for s in self.states]
+        after, before = (tuple(map(xp.matrix_transpose, states)) for states in zip(*pairs, strict=True))
+        return after, before, tuple([xp.matrix_transpose(v[0, :, :]) for v in self.saved])
+
     @property
     def n_a(self) -> int:
         """Number of hidden units."""

@@ -19,13 +19,12 @@ class _Entry:
     libraries: tuple[str, ...] = ()  # libraries it supports; empty means any
     requires: tuple[str, str] | None = None  # a package, and the command that installs it, or the extra of rnnx
     default: bool = True  # False: runs only under `use_engine`
-    compiles: bool = False  # True: not used for single steps by default
 
 
 # The reference engine is the fallback.
 _TABLE = {
     "reference": _Entry("rnnx.engines.reference:ENGINE"),
-    "cpu": _Entry("rnnx.engines.cpu.engine:ENGINE", ("numpy",), ("numba", "jit"), compiles=True),
+    "cpu": _Entry("rnnx.engines.cpu.engine:ENGINE", ("numpy",), ("numba", "jit")),
     "gpu": _Entry("rnnx.engines.gpu.cupy_device:ENGINE", ("cupy",), ("cupy", "cuda13")),
 }
 
@@ -216,11 +215,6 @@ def version() -> int:
 def state() -> tuple[Any, ...]:
     """Return what the choice of an engine depends on here: the number of changes of the table, and the environment."""
     return _changes, _disable_jit()
-
-
-def compiles(name: str) -> bool:
-    """Return whether an engine compiles code for its first call, and so does not run single steps by default."""
-    return _TABLE[name].compiles
 
 
 @lru_cache(maxsize=32)

@@ -2,6 +2,6 @@
 
 from rnnx.export.library import build
 from rnnx.export.model import to_c
-from rnnx.export.shared_model import SharedModel, load
+from rnnx.export.shared_model import SharedModel, SharedTranslator, load
 
-__all__ = ["SharedModel", "build", "load", "to_c"]
+__all__ = ["SharedModel", "SharedTranslator", "build", "load", "to_c"]

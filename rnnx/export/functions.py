@@ -1,24 +1,12 @@
 """The functions of a model in C: its layers, its head, and what a program calls."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
-
 import numpy as np
 
-from rnnx.cells.cell import STEP
 from rnnx.export.code import Code
-from rnnx.export.layers import Layer, layer_function, with_hoisted
-from rnnx.export.text import comment, number
-from rnnx.models.layers import Direction
+from rnnx.export.predictions import described, probabilities
+from rnnx.export.stack import StackCode
+from rnnx.export.text import function
 from rnnx.models.sequence_model import SequenceModel
-
-
-class State(NamedTuple):
-    """A state of a layer."""
-
-    name: str  # in the library
-    member: str  # of the struct
-    size: int
 
 
 class Functions:
@@ -29,28 +17,20 @@ class Functions:
     ):
         self.model, self.parameters, self.name, self.indices = model, parameters, name, indices
         self.code = Code(int8)
-        self.cell = model.stack.regularization.evaluation
-        self.inputs, self.bidirectional = self.cell.inputs, model.stack.bidirectional
-        self.counts = any(value == STEP for _, value in self.cell.defaults)
         names = self.code.names
-        ends = ("state", "init", "reset", "step", "run", "probabilities", "vocabulary")
+        ends = ("state", "init", "reset", "step", "run", "probabilities", "predict", "vocabulary")
         for own in ("head", "advance", "given", "rnnx_model", *(f"{name}_{end}" for end in ends)):
             names(own)
-        members = names.within()
-        self.states = [
-            State(own, members(own), size) for one in model.stack.directions for own, size in one.state_sizes.items()
-        ]
+        arguments = self.code, model.stack, parameters, names.within(), self.state_type
+        self.stack = StackCode(*arguments, indices=indices, scaler=model.input_scaler)
+        self.inputs, self.optional, self.states = self.stack.inputs, self.stack.optional, self.stack.states
+        self.bidirectional = self.needs_work = model.stack.bidirectional
         self.classes = model.loss_function.kind == "classes"
 
     @property
     def state_type(self) -> str:
         """The type of the state."""
         return f"{self.name}_state"
-
-    @property
-    def optional(self) -> bool:
-        """Whether the inputs besides x may be missing."""
-        return len(self.cell.defaults) == len(self.inputs)
 
     @property
     def workspaces(self) -> tuple[int, int]:
@@ -60,6 +40,16 @@ class Functions:
         layers = self.model.stack.layers if self.model.per_step else self.model.stack.layers[:-1]
         widths = [2 * layer[0].hidden_size for layer in layers] if self.bidirectional else []
         return max(widths[::2], default=0), max(widths[1::2], default=0)
+
+    @property
+    def work_size(self) -> int:
+        """Numbers per step in the memory that `run` needs."""
+        return sum(self.workspaces)
+
+    @property
+    def counters(self) -> dict[str, str]:
+        """Integers in the state, and what they count."""
+        return {"steps": "since the reset"} if self.stack.has_counter else {}
 
     # --- prototypes ------------------------------------------------------------------------------------------------
 
@@ -84,31 +74,17 @@ class Functions:
 
     def definitions(self) -> list[str]:
         """Return the definitions of all functions."""
-        steps = [self._layer(one, k == 0) for k, layer in enumerate(self.model.stack.layers) for one in layer]
-        found = [text for _, text in steps]
-        found.append(self._head())
+        found = [*self.stack.definitions(), self._head()]
         if self.inputs and self.optional:
-            found.append(self._defaults())
-        found += [self._init(), self._reset()]
-        by_layer = iter([name for name, _ in steps])
-        names = [[next(by_layer) for _ in layer] for layer in self.model.stack.layers]
-        found += [self._both_ways(names)] if self.bidirectional else [self._advance(names), self._step(), self._run()]
-        return found + [self._probabilities()] * self.classes
-
-    def _layer(self, one: Direction, first: bool) -> tuple[str, str]:
-        own = {key: np.asarray(value, np.float32) for key, value in one.own(self.parameters).items()}
-        members = [self._member(name) for name in one.state_names]
-        indices = first and self.indices
-        layer = Layer(
-            self.cell, with_hoisted(self.cell, own), one.suffix, one.input_size, one.hidden_size, members, indices
-        )
-        return layer_function(self.code, layer, self.state_type)
-
-    def _member(self, name: str) -> str:
-        return next(state.member for state in self.states if state.name == name)
-
-    def _hidden(self, one: Direction) -> str:
-        return f"s->{self._member(one.state_names[0])}"
+            found.append(self.stack.defaults())
+        reset = function(f"void {self.name}_reset({self.state_type} *s)", ["int u;", *self.stack.reset()])
+        of_sequences = [self._both_ways()] if self.bidirectional else [self.stack.advance(), self._step(), self._run()]
+        found += [init(self.code, self.name), reset, *of_sequences]
+        if self.classes:
+            found.append(probabilities(self.code, self.name, self.model.head.n_out))
+        if self.model.objective.describes:
+            found.append(described(self.code, self.name, self.model.objective))
+        return found
 
     def _head(self) -> str:
         """Return the function of the dense layer: of its input (both directions at a step), or of the last states."""
@@ -121,49 +97,8 @@ class Functions:
             argument = f"const {self.state_type} *s"
             for one in self.model.stack.layers[-1]:
                 suffix = "_reverse" if one.reverse else ""
-                lines += self.code.product(f"Wy{suffix}", W[:, one.rows], self._hidden(one), "y", exact=True)
-        return _function(f"static void head({argument}, float *y)", lines, "The output layer.")
-
-    def _defaults(self) -> str:
-        defaults = dict(self.cell.defaults)
-        lines = ["if (extra) return extra;"]
-        for k, name in enumerate(self.inputs):
-            value = "(float)step" if defaults[name] == STEP else number(float(defaults[name]))
-            lines.append(f"own[{k}] = {value};")
-        if not self.counts:
-            lines.append("(void)step;")
-        head = "static const float *given(const float *extra, float *own, size_t step)"
-        return _function(head, [*lines, "return own;"], "The inputs besides x, or their defaults.")
-
-    def _init(self) -> str:
-        lines = [
-            f"for (u = 0; u < {size}; ++u) s->{name}[u] = 0.0f;" for name, size in sorted(self.code.scratch.items())
-        ]
-        return _function(f"void {self.name}_init({self.state_type} *s)", ["int u;", *lines, f"{self.name}_reset(s);"])
-
-    def _reset(self) -> str:
-        lines = [f"for (u = 0; u < {state.size}; ++u) s->{state.member}[u] = 0.0f;" for state in self.states]
-        lines += ["s->steps = 0;"] * self.has_counter
-        return _function(f"void {self.name}_reset({self.state_type} *s)", ["int u;", *lines])
-
-    @property
-    def has_counter(self) -> bool:
-        """Whether the state counts the steps."""
-        return self.counts and not self.bidirectional
-
-    def _advance(self, names: Sequence[Sequence[str]]) -> str:
-        lines, x = [], "x"
-        extra = ", extra" if self.inputs else ""
-        if self.inputs and self.optional:
-            lines += [f"float own[{len(self.inputs)}];"]
-            lines += [f"extra = given(extra, own, {'s->steps' if self.counts else '0'});"]
-        for (name,), (one,) in zip(names, self.model.stack.layers, strict=True):
-            lines.append(f"{name}(s, {x}{extra});")
-            x = self._hidden(one)
-        lines += ["++s->steps;"] * self.has_counter
-        kind = "int32_t x" if self.indices else "const float *x"
-        more = ", const float *extra" if self.inputs else ""
-        return _function(f"static void advance({self.state_type} *s, {kind}{more})", lines, "All layers.")
+                lines += self.code.product(f"Wy{suffix}", W[:, one.rows], self.stack.hidden(one), "y", exact=True)
+        return function(f"static void head({argument}, float *y)", lines, "The output layer.")
 
     def _checks(self, of_sequence: bool) -> list[str]:
         n, lines = self.model.stack.input_size, []
@@ -177,7 +112,7 @@ class Functions:
 
     def _step(self) -> str:
         lines = [*self._checks(False), f"advance(s, x{', extra' if self.inputs else ''});", "if (y) head(s, y);"]
-        return _function(f"int {self.name}_step({self.step_arguments()})", [*lines, "return 0;"])
+        return function(f"int {self.name}_step({self.step_arguments()})", [*lines, "return 0;"])
 
     def _input(self) -> str:
         """The inputs of step t."""
@@ -196,60 +131,29 @@ class Functions:
         lines.append(f"  advance(s, {self._input()}{self._extra()});")
         lines += [f"  if (y) head(s, y + t * {self.model.head.n_out});"] * self.model.per_step
         lines += ["}", *["if (y) head(s, y);"] * (not self.model.per_step), "return 0;"]
-        return _function(f"int {self.name}_run({self.run_arguments()})", lines)
+        return function(f"int {self.name}_run({self.run_arguments()})", lines)
 
-    def _both_ways(self, names: Sequence[Sequence[str]]) -> str:
+    def _both_ways(self) -> str:
         """Return the function that runs a bidirectional model over a sequence, layer by layer."""
-        model, layers = self.model, self.model.stack.layers
+        model, n_layers = self.model, len(self.model.stack.layers)
         first, second = self.workspaces
-        lines = ["size_t t;", *["int u;"] * bool(first), *self._checks(True)]
+        lines = ["size_t t;", *["int u;"] * (bool(first) or self.stack.scaler is not None), *self._checks(True)]
         if self.inputs and self.optional:
             lines.insert(1, f"float own[{len(self.inputs)}];")
         lines += ["if (!work && steps) return 1;" if first else "(void)work;"]
         lines += [f"float *const next = work + steps * {first};"] * bool(second)
-        x, n_x = "x", model.stack.input_size
-        for k, (pair, layer) in enumerate(zip(names, layers, strict=True)):
-            keeps = model.per_step or k < len(layers) - 1
-            out = ("next" if k % 2 else "work") if keeps else ""
-            for name, one in zip(pair, layer, strict=True):
-                lines += self._pass(name, one, x, n_x, out, k == 0)
-            x, n_x = out, 2 * layer[0].hidden_size
+        places = ["next" if k % 2 else "work" for k in range(n_layers)]
+        lines += self.stack.layer_by_layer(places if model.per_step else [*places[:-1], ""])
         if model.per_step:
-            lines += ["for (t = 0; y && t < steps; ++t)", f"  head({x} + t * {n_x}, y + t * {model.head.n_out});"]
+            n_x = model.stack.output_size
+            row = f"{places[-1]} + t * {n_x}, y + t * {model.head.n_out}"
+            lines += ["for (t = 0; y && t < steps; ++t)", f"  head({row});"]
         else:
             lines.append("if (y) head(s, y);")
-        return _function(f"int {self.name}_run({self.run_arguments()})", [*lines, "return 0;"])
-
-    def _pass(self, name: str, one: Direction, x: str, n_x: int, out: str, first: bool) -> list[str]:
-        """Return the loop of one direction, which writes its hidden states to its columns of `out`."""
-        of_step = "x[t]" if first and self.indices else f"{x} + t * {n_x}"
-        extra = ""
-        if self.inputs:
-            extra = f"extra + t * {len(self.inputs)}"
-            extra = f", given(extra ? {extra} : extra, own, t)" if self.optional else f", {extra}"
-        head = "for (t = steps; t-- > 0;) {" if one.reverse else "for (t = 0; t < steps; ++t) {"
-        lines = [head, f"  {name}(s, {of_step}{extra});"]
-        if out:
-            n, width = one.hidden_size, 2 * one.hidden_size
-            at = f" + {n} + u" if one.reverse else " + u"
-            lines.append(f"  for (u = 0; u < {n}; ++u) {out}[t * {width}{at}] = {self._hidden(one)}[u];")
-        return [*lines, "}"]
-
-    def _probabilities(self) -> str:
-        n = self.model.head.n_out
-        self.code.words.add("exp")
-        head = f"void {self.name}_probabilities(const float *y, float temperature, float *p)"
-        lines = [
-            "float most = y[0], sum = 0.0f;",
-            "int u;",
-            f"for (u = 1; u < {n}; ++u) most = y[u] > most ? y[u] : most;",
-            f"for (u = 0; u < {n}; ++u) p[u] = op_exp((y[u] - most) / temperature);",
-            f"for (u = 0; u < {n}; ++u) sum += p[u];",
-            f"for (u = 0; u < {n}; ++u) p[u] /= sum;",
-        ]
-        return _function(head, lines)
+        return function(f"int {self.name}_run({self.run_arguments()})", [*lines, "return 0;"])
 
 
-def _function(head: str, lines: Sequence[str], about: str = "") -> str:
-    body = [f"  {line}" for line in lines]
-    return "\n".join([*[f"/* {comment(about)} */"] * bool(about), f"{head} {{", *body, "}"])
+def init(code: Code, name: str) -> str:
+    """Return the function that prepares a state; all others must have been written."""
+    lines = [f"for (u = 0; u < {size}; ++u) s->{member}[u] = 0.0f;" for member, size in sorted(code.scratch.items())]
+    return function(f"void {name}_init({name}_state *s)", ["int u;", *lines, f"{name}_reset(s);"])

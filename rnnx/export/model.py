@@ -11,21 +11,25 @@ from rnnx._core.checks import choice, flag
 from rnnx._core.files import check_writable, write_atomically
 from rnnx._core.words import shown
 from rnnx.export.functions import Functions
+from rnnx.export.interface import Seq2SeqSource, SequenceSource
+from rnnx.export.seq2seq import Seq2SeqFunctions
 from rnnx.export.source import Source
 from rnnx.export.text import identifier
 from rnnx.functional.quantization import weights_of
 from rnnx.models.character import CharModel
+from rnnx.models.seq2seq import Seq2Seq
 from rnnx.models.sequence_model import SequenceModel
 
 
 def to_c(
-    model: SequenceModel,
+    model: SequenceModel | Seq2Seq,
     path: str | Path,
     *,
     name: str | None = None,
     weights: str | None = None,
     indices: bool | None = None,
     vocabulary: Sequence[str] | None = None,
+    target_vocabulary: Sequence[str] | None = None,
 ) -> tuple[Path, Path]:
     """Write a model as a C99 file and its header, without dependencies, for one sequence at a time.
 
@@ -33,7 +37,7 @@ def to_c(
 
     Parameters
     ----------
-    model : CharModel, SequenceClassifier or SequenceRegressor
+    model : CharModel, SequenceClassifier, SequenceRegressor or Seq2Seq
         With any cell; evaluation is exported, without dropout. It computes in float32.
     path : str or Path
         The C file, which ends in ``.c``. The header is beside it.
@@ -44,9 +48,13 @@ def to_c(
         How the weights of the layers are stored; "int8" rounds them as `rnnx.quantize` does. The default is "int8" for
         a model that is quantized to it.
     indices : bool, optional
-        Whether the inputs are indices of one-hot columns. The default is true for a CharModel and false for others.
+        Whether the inputs are indices of one-hot columns. The default is true for a CharModel and a Seq2Seq, and false
+        for others.
     vocabulary : sequence of str, optional
-        What the inputs, or else the outputs, stand for: the characters of a CharModel, or the names of classes.
+        What the outputs stand for: the characters of a CharModel, or the names of classes. Of a Seq2Seq, what the
+        inputs stand for.
+    target_vocabulary : sequence of str, optional
+        What the tokens of a Seq2Seq stand for.
 
     Returns
     -------
@@ -70,26 +78,26 @@ def to_c(
     >>> source.name, header.name
     ('model.c', 'model.h')
     """
-    if not isinstance(model, SequenceModel):
-        raise TypeError(f"`model` must be a CharModel, SequenceClassifier or SequenceRegressor; got {shown(model)}")
-    if model.input_scaler is not None:
-        raise ValueError(
-            "`model` must have no `input_scaler`, which C files do not contain: standardize the inputs outside"
-        )
+    if not isinstance(model, SequenceModel | Seq2Seq):
+        kinds = "CharModel, SequenceClassifier, SequenceRegressor or Seq2Seq"
+        raise TypeError(f"`model` must be a {kinds}; got {shown(model)}")
     target = _checked_path(path)
-    indices = isinstance(model, CharModel) if indices is None else flag("indices", indices)
+    indices = isinstance(model, CharModel | Seq2Seq) if indices is None else flag("indices", indices)
+    _check_indices(model, indices)
     stored = weights_of(model.parameters)
     default = "int8" if stored == "int8" else "float32"
     weights = choice("weights", default if weights is None else weights, ("float32", "int8"))
     if weights == "int8" and stored != "int8":
         model = model.quantized("int8")
-    parameters = {key: ns.to_host(value) for key, value in model.parameters.items()}
-    for key, value in parameters.items():
-        if not np.isfinite(value.astype(np.float32)).all():
-            raise ValueError(f"`model` must have parameters that are finite in float32; {key!r} is not")
-    words = _checked_vocabulary(vocabulary, model.head.n_out)
-    own = identifier(target.stem if name is None else _checked_name(name))
-    file = Source(Functions(model, parameters, own, indices=indices, int8=weights == "int8"), target.name, words)
+    parameters = _checked_parameters(model)
+    given, sizes = {"vocabulary": vocabulary, "target_vocabulary": target_vocabulary}, _vocabulary_sizes(model)
+    words = {name: _checked_vocabulary(name, one, sizes.get(name)) for name, one in given.items() if one is not None}
+    own, int8 = identifier(target.stem if name is None else _checked_name(name)), weights == "int8"
+    file: Source
+    if isinstance(model, Seq2Seq):
+        file = Seq2SeqSource(Seq2SeqFunctions(model, parameters, own, int8=int8), target.name, words)
+    else:
+        file = SequenceSource(Functions(model, parameters, own, indices=indices, int8=int8), target.name, words)
     source, header = file.source(), file.header()
     beside = target.with_suffix(".h")
     for each in (target, beside):
@@ -118,11 +126,39 @@ def _checked_name(name: Any) -> str:
     return name
 
 
-def _checked_vocabulary(vocabulary: Any, n_y: int) -> list[str] | None:
-    if vocabulary is None:
-        return None
-    if isinstance(vocabulary, str) or not all(isinstance(word, str) for word in vocabulary):
-        raise TypeError(f"`vocabulary` must be a sequence of str; got {shown(vocabulary)}")
-    if len(vocabulary) != n_y:
-        raise ValueError(f"`vocabulary` must have an entry for each of the {n_y} outputs; got {len(vocabulary)}")
-    return list(vocabulary)
+def _vocabulary_sizes(model: SequenceModel | Seq2Seq) -> dict[str, int]:
+    """Return how many words each vocabulary of a model has."""
+    if isinstance(model, Seq2Seq):
+        return {"vocabulary": model.encoder.input_size, "target_vocabulary": model.target_vocab_size}
+    return {"vocabulary": model.head.n_out if model.loss_function.kind == "numbers" else model.output_size}
+
+
+def _checked_vocabulary(name: str, words: Any, n: int | None) -> list[str]:
+    if n is None:
+        raise ValueError(f"`{name}` is for a Seq2Seq")
+    if isinstance(words, str) or not all(isinstance(word, str) for word in words):
+        raise TypeError(f"`{name}` must be a sequence of str; got {shown(words)}")
+    if len(words) != n:
+        raise ValueError(f"`{name}` must have an entry for each of the {n} {_COUNTED[name]}; got {len(words)}")
+    return list(words)
+
+
+_COUNTED = {"vocabulary": "outputs", "target_vocabulary": "target tokens"}
+
+
+def _check_indices(model: Any, indices: bool) -> None:
+    if not indices and isinstance(model, Seq2Seq):
+        raise ValueError("`indices` must be True for a Seq2Seq")
+    if indices and isinstance(model, SequenceModel) and model.input_scaler is not None:
+        raise ValueError("`indices` must be False for a model with an `input_scaler`")
+
+
+def _checked_parameters(model: Any) -> dict[str, np.ndarray]:
+    """Return the parameters on the host; they and the scalers must be finite in float32."""
+    parameters = {key: ns.to_host(value) for key, value in model.parameters.items()}
+    units = {name: getattr(model, name, None) for name in ("input_scaler", "target_scaler")}
+    numbers = {name: np.array(list(one.config.values())) for name, one in units.items() if one is not None}
+    for key, value in {**parameters, **numbers}.items():
+        if not np.isfinite(value.astype(np.float32)).all():
+            raise ValueError(f"`model` must have parameters that are finite in float32; {key!r} is not")
+    return parameters

@@ -21,8 +21,8 @@ FORMAT = 1  # of the description in a library
 _loaded: dict[str, list[tuple[int, int]]] = {}  # the files that a path has named
 
 
-def load(path: str | os.PathLike[str]) -> "SharedModel":
-    """Load a shared library of `rnnx.export.build`, and return a `SharedModel`.
+def load(path: str | os.PathLike[str]) -> Any:
+    """Load a shared library of `rnnx.export.build`; return a `SharedModel` or, of a Seq2Seq, a `SharedTranslator`.
 
     Raises
     ------
@@ -59,7 +59,7 @@ def load(path: str | os.PathLike[str]) -> "SharedModel":
     facts = json.loads(b"".join(pieces))
     if facts["format"] != FORMAT:
         raise ValueError(f"{path} has format {facts['format']}; this version of shared_model.py reads format {FORMAT}")
-    return SharedModel(library, facts)
+    return SharedTranslator(library, facts) if facts["kind"] == "seq2seq" else SharedModel(library, facts)
 
 
 def _name_of(path: Path) -> str:
@@ -90,6 +90,8 @@ class SharedModel:
         The inputs besides x by name, with their defaults: a number, "step" (the number of the step), or None.
     vocabulary : list of str or None
         What the outputs stand for.
+    predictions : list of str
+        The names of what `predict` returns; empty if the outputs themselves are the predictions.
 
     See Also
     --------
@@ -113,7 +115,7 @@ class SharedModel:
         self.name, self.kind, self.vocabulary = facts["name"], facts["kind"], facts["vocabulary"]
         self.n_x, self.n_y = facts["inputs"], facts["outputs"]
         self.indices, self.per_step, self.bidirectional = facts["indices"], facts["per_step"], facts["bidirectional"]
-        self.extra = dict(facts["extra"])
+        self.extra, self.predictions = dict(facts["extra"]), facts.get("predictions", [])
         self._memory = np.zeros(facts["state_bytes"] // 4, np.float32)
         self._state = ctypes.c_void_p(self._memory.ctypes.data)
         self._step, self._run = self._function("step"), self._function("run")
@@ -180,6 +182,27 @@ class SharedModel:
         del keep
         return y.T
 
+    def predict(self, y: Any) -> dict[str, np.ndarray]:
+        """Return what outputs (n_y,) or (n_y, T) say, by name: probabilities, or numbers in the units of the targets.
+
+        Each is an array (n, ...): of n classes, or of n targets.
+        """
+        given = np.asarray(y, np.float32)
+        if given.ndim not in (1, 2) or len(given) != self.n_y:
+            raise ValueError(f"`y` must have shape (n_y,) or (n_y, T) with n_y = {self.n_y}; got {given.shape}")
+        if not self.predictions:
+            return {"y": given.copy()}
+        rows = np.array(given.T.reshape(-1, self.n_y))
+        of_classes = self.predictions == ["probability"]
+        function = self._function("probabilities" if of_classes else "predict")
+        function.restype = None
+        p = np.empty((len(rows), max(self.n_y, 2) if of_classes else self.n_y), np.float32)
+        for row, into in zip(rows, p, strict=True):
+            places = ctypes.c_void_p(row.ctypes.data), ctypes.c_void_p(into.ctypes.data)
+            function(places[0], *[ctypes.c_float(1.0)] * of_classes, places[1])
+        parts = [part[:, 0] if given.ndim == 1 else part for part in np.split(p.T, len(self.predictions))]
+        return dict(zip(self.predictions, parts, strict=True))
+
     def _checked(self, x: np.ndarray, n_steps: int) -> np.ndarray:
         """Return the inputs step by step, as the library takes them."""
         if self.indices:
@@ -217,3 +240,87 @@ class SharedModel:
 
     def __repr__(self) -> str:
         return f"<SharedModel {self.name!r}: {self.kind}, {self.n_x} inputs, {self.n_y} outputs>"
+
+
+class SharedTranslator:
+    """An encoder and a decoder for one sequence at a time, and their state.
+
+    Attributes
+    ----------
+    name, kind : str
+    n_x, n_y, end : int
+        Numbers of distinct inputs and target tokens; the token that begins and ends every target.
+    vocabulary, target_vocabulary : list of str or None
+        What inputs and tokens stand for.
+
+    See Also
+    --------
+    load, build, SharedModel
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rnnx.export import build, load, to_c
+    >>> from rnnx.models import Seq2Seq
+    >>> model = Seq2Seq(27, 12, hidden_size=16, rng=0)
+    >>> translator = load(build(to_c(model, "translator.c")[0]))
+    >>> source = np.array([3, 1, 2])
+    >>> found = model.predict(source[None], max_length=4)
+    >>> translator.translate(source, 4).tolist() == found.indices[0, : found.lengths[0]].tolist()
+    True
+    """
+
+    def __init__(self, library: ctypes.CDLL, facts: dict[str, Any]) -> None:
+        self._library, self._facts = library, facts
+        self.name, self.kind, self.n_x, self.n_y = facts["name"], facts["kind"], facts["inputs"], facts["outputs"]
+        self.end, self.vocabulary = facts["end"], facts["vocabulary"]
+        self.target_vocabulary: list[str] | None = facts["target_vocabulary"]
+        self._memory, self._n_source = np.zeros(facts["state_bytes"] // 4, np.float32), 0
+        self._work = np.zeros(0, np.float32)
+        self._call("init")
+
+    def _call(self, name: str, *arguments: Any) -> int:
+        """Call a function of the library with the state, and numbers, arrays or None."""
+        given = [ctypes.c_void_p(a.ctypes.data) if isinstance(a, np.ndarray) else a for a in (self._memory, *arguments)]
+        found: int = getattr(self._library, f"{self.name}_{name}")(*given)
+        return found
+
+    def _source(self, source: Any) -> list[Any]:
+        """Return the arguments for a source."""
+        x = np.asarray(source)
+        if x.ndim != 1 or x.dtype.kind not in "iu" or (x.size and not 0 <= x.min() <= x.max() < self.n_x):
+            raise ValueError(f"`source` must hold integers in [0, {self.n_x}), of shape (T_x,); got {x!r:.200}")
+        self._n_source = len(x)
+        self._work = np.zeros(self._facts["workspace"] * len(x), np.float32)
+        work = [self._work] * self._facts["needs_work"]
+        return [np.ascontiguousarray(x, np.int32), ctypes.c_size_t(len(x)), *work]
+
+    def encode(self, source: Any) -> None:
+        """Read a source, indices (T_x,)."""
+        self._call("encode", *self._source(source))
+
+    def decode(self, token: int) -> tuple[np.ndarray, np.ndarray | None]:
+        """Read a target token, at first `end`.
+
+        Return the logits (n_y,) of the next one and, with attention, the weights (T_x,) of the steps of the source.
+        """
+        y, weights = np.empty(self.n_y, np.float32), np.zeros(self._n_source, np.float32)
+        attends = self._facts["attends"]
+        if self._call("decode", ctypes.c_int32(token), *[self._work] * attends, y, *[weights] * attends):
+            raise ValueError(f"`token` must be in [0, {self.n_y}); got {token}")
+        return y, weights if attends else None
+
+    def translate(self, source: Any, max_length: int) -> np.ndarray:
+        """Return the most likely tokens for a source, indices (T_x,), at most `max_length`, up to the end token."""
+        tokens = np.zeros(max_length, np.int32)
+        return tokens[: self._call("translate", *self._source(source), tokens, ctypes.c_int32(max_length))]
+
+    def copy(self) -> "SharedTranslator":
+        """Return an independent model in the same state."""
+        other = SharedTranslator(self._library, self._facts)
+        other._memory[:] = self._memory
+        other._work, other._n_source = self._work.copy(), self._n_source
+        return other
+
+    def __repr__(self) -> str:
+        return f"<SharedTranslator {self.name!r}: {self.n_x} inputs, {self.n_y} tokens>"

@@ -1,11 +1,12 @@
 """The text of a C file and its header."""
 
 import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, ClassVar
 
 import rnnx
-from rnnx.export.functions import Functions
-from rnnx.export.shared_model import FORMAT
 from rnnx.export.text import comment, string, wrapped
 from rnnx.export.words import source_of
 
@@ -18,14 +19,39 @@ _ARITHMETIC = """#ifdef __FAST_MATH__
 _PIECE = 1000  # characters of the description in one string
 
 
-class Source:
-    """The text of the two files."""
+class Source(ABC):
+    """The text of the two files.
 
-    def __init__(self, functions: Functions, file: str, vocabulary: list[str] | None) -> None:
-        self.functions, self.file, self.vocabulary = functions, file, vocabulary
+    Parameters
+    ----------
+    functions : Functions or Seq2SeqFunctions
+    file : str
+        The name of the C file.
+    words : dict of str to list of str
+        Arrays of words in the file, and what they are.
+    """
+
+    def __init__(self, functions: Any, file: str, words: Mapping[str, Sequence[str]]) -> None:
+        self.functions, self.file, self.words = functions, file, words
         self.name, self.model = functions.name, functions.model
         self.upper = self.name.upper()
         self.definitions = functions.definitions()  # before the state, whose memory they determine
+
+    @abstractmethod
+    def sizes(self) -> dict[str, int]:
+        """Return the numbers that the header defines."""
+
+    @abstractmethod
+    def declarations(self) -> list[str]:
+        """Return the declarations of the functions that run the model."""
+
+    @abstractmethod
+    def usage(self) -> list[str]:
+        """Return lines that say how to run the model."""
+
+    @abstractmethod
+    def facts(self) -> dict[str, Any]:
+        """Return what a program that loads a shared library must know, as plain values."""
 
     @property
     def header_name(self) -> str:
@@ -34,12 +60,11 @@ class Source:
 
     def header(self) -> str:
         """Return the header."""
-        own, upper, model = self.functions, self.upper, self.model
+        own, upper = self.functions, self.upper
         guard = f"{upper}_H"
-        sizes = {"INPUTS": model.stack.input_size, "OUTPUTS": model.head.n_out, "EXTRA": len(own.inputs)}
-        lines = [f"#define {upper}_{key} {value}" for key, value in sizes.items()]
-        if own.bidirectional:
-            lines += [f"#define {upper}_WORKSPACE(steps) ((steps) * {sum(own.workspaces)}) /* numbers in work */"]
+        lines = [f"#define {upper}_{key} {value}" for key, value in self.sizes().items()]
+        if own.needs_work:
+            lines += [f"#define {upper}_WORKSPACE(steps) ((steps) * {own.work_size}) /* numbers in work */"]
         exported = f"{upper}_EXPORT"
         parts = [
             f"/* {self._about()}\n   {self.file} says how to compile it. */",
@@ -51,7 +76,7 @@ class Source:
             f"#else\n#define {exported}(name)\n#endif",
             "\n".join(lines),
             self._struct(),
-            *self._prototypes(exported),
+            *self._prototypes(),
             "#ifdef __cplusplus\n}\n#endif",
             f"#endif /* {guard} */",
         ]
@@ -64,50 +89,33 @@ class Source:
     def _struct(self) -> str:
         own = self.functions
         lines = [f"  float {state.member}[{state.size}]; /* {comment(state.name)} */" for state in own.states]
-        lines += ["  uint32_t steps; /* since the reset */"] * own.has_counter
+        lines += [f"  uint32_t {name}; /* {what} */" for name, what in own.counters.items()]
         lines += [f"  float {name}[{size}];" for name, size in sorted(own.code.scratch.items())]
         about = "The states of the layers, then memory that a step uses. A copy of it continues from the same place."
         return f"/* {about} */\ntypedef struct {own.state_type} {{\n" + "\n".join(lines) + f"\n}} {own.state_type};"
 
-    def _prototypes(self, exported: str) -> list[str]:
-        own, name, state = self.functions, self.name, f"{self.functions.state_type} *s"
+    def declared(self, about: Sequence[str], result: str, end: str, arguments: str) -> str:
+        """Return the declaration of the function whose name has this end, after a comment of some lines."""
+        name, text = f"{self.name}_{end}", "\n   ".join(map(comment, about))
+        return f"/* {text} */\n{self.upper}_EXPORT({name})\n{result} {name}({arguments});"
 
-        def prototype(result: str, end: str, arguments: str) -> str:
-            return f"{exported}({name}_{end})\n{result} {name}_{end}({arguments});"
-
-        found = [
-            "/* Prepare a new state. */\n" + prototype("void", "init", state),
-            "/* Return to the beginning of a sequence. */\n" + prototype("void", "reset", state),
+    def _prototypes(self) -> list[str]:
+        state = f"{self.functions.state_type} *s"
+        return [
+            self.declared(["Prepare a new state."], "void", "init", state),
+            self.declared(["Return to the beginning of a sequence."], "void", "reset", state),
+            *self.declarations(),
+            *[
+                f"/* {comment(about)} */\nextern const char *const {self.name}_{end}[{len(words)}];"
+                for end, about, words in self._vocabularies()
+            ],
         ]
-        if not own.bidirectional:
-            found.append(self._explained("step") + prototype("int", "step", own.step_arguments()))
-        found.append(self._explained("run") + prototype("int", "run", own.run_arguments()))
-        if own.classes:
-            about = (
-                "/* Turn outputs into probabilities p, which may be y. A temperature below 1 favors likely ones. */\n"
-            )
-            found.append(about + prototype("void", "probabilities", "const float *y, float temperature, float *p"))
-        if self.vocabulary:
-            words = f"extern const char *const {name}_vocabulary[{len(self.vocabulary)}];"
-            found.append(f"/* What the outputs stand for, in UTF-8. */\n{words}")
-        return found
 
-    def _explained(self, kind: str) -> str:
-        own, upper, one = self.functions, self.upper, kind == "step"
-        x = "an index" if own.indices else f"{upper}_INPUTS numbers"
-        lines = [f"Read one step, {x} x." if one else f"Read a sequence x, {x} per step."]
-        outputs = "logits" if own.classes else "outputs"
-        per = " per step" if self.model.per_step and not one else ""
-        lines.append(f"Write {upper}_OUTPUTS {outputs}{per} to y, unless it is NULL.")
-        if own.inputs:
-            lines.append(f"extra has the inputs {', '.join(own.inputs)}" + ("" if one else " of each step"))
-            lines[-1] += "; NULL gives their defaults." if own.optional else "."
-        if own.bidirectional:
-            lines.append(
-                f"work has {upper}_WORKSPACE(steps) numbers. The state holds the initial states, then the final ones."
-            )
-        lines.append("Return 0, or 1 if an argument is out of range; the state is then as before.")
-        return "/* " + "\n   ".join(map(comment, lines)) + " */\n"
+    def _vocabularies(self) -> list[tuple[str, str, Sequence[str]]]:
+        """Return the end of the name of each array of words, what it is, and the words."""
+        return [(end, f"What {self.stands_for[end]} stand for, in UTF-8.", words) for end, words in self.words.items()]
+
+    stands_for: ClassVar[Mapping[str, str]]  # by the end of the name of an array of words
 
     def source(self) -> str:
         """Return the C file."""
@@ -119,63 +127,36 @@ class Source:
             source_of(code.words),
             *code.arrays,
             *self.definitions,
-            *[self._words()] * bool(self.vocabulary),
+            *[self._array(end, words) for end, _, words in self._vocabularies()],
             self._description(),
         ]
         return "\n\n".join(part for part in parts if part) + "\n"
 
     def _top(self) -> str:
-        own, name, upper = self.functions, self.name, self.upper
-        x = "int32_t x[STEPS];" if own.indices else f"float x[STEPS * {upper}_INPUTS],"
-        rows = "STEPS * " if self.model.per_step else ""
-        arguments = "&s, x, STEPS, extra, y" if own.inputs else "&s, x, STEPS, y"
-        arguments += ", work" if own.bidirectional else ""
         lines = [
             self._about(),
             "",
             "Compile it as C99 or later; it needs no library, not even libm:",
             f"  cc -O3 -march=native -c {self.file}",
             "",
-            "Sequences are stored step by step. To run one:",
-            f'  #include "{self.header_name}"',
-            f"  static {name}_state s;",
-            f"  {x}{' float' * own.indices} y[{rows}{upper}_OUTPUTS];",
-            *[f"  float work[{upper}_WORKSPACE(STEPS)];"] * own.bidirectional,
-            f"  {name}_init(&s);",
-            f"  {name}_run({arguments});",
-            *(
-                []
-                if own.bidirectional
-                else [f"or, one step at a time, {name}_step. {name}_reset begins another sequence."]
-            ),
+            *self.usage(),
             "A state is all the memory that is used, so several states may be used at once, also by several threads.",
         ]
         return "/* " + "\n   ".join(map(comment, lines)).replace("\n   \n", "\n\n") + " */"
 
-    def _words(self) -> str:
-        items = wrapped(map(string, self.vocabulary or []))
-        return f"const char *const {self.name}_vocabulary[{len(self.vocabulary or [])}] = {{\n{items}\n}};"
+    def _array(self, end: str, words: Sequence[str]) -> str:
+        items = wrapped(map(string, words))
+        return f"const char *const {self.name}_{end}[{len(words)}] = {{\n{items}\n}};"
+
+    @property
+    def state_bytes(self) -> int:
+        """The size of the state."""
+        own = self.functions
+        return 4 * (sum(state.size for state in own.states) + len(own.counters) + sum(own.code.scratch.values()))
 
     def _description(self) -> str:
         """Return the function by which a shared library says what it is: pieces of JSON, then NULL."""
-        own, model, defaults = self.functions, self.model, dict(self.functions.cell.defaults)
-        memory = sum(state.size for state in own.states) + own.has_counter + sum(own.code.scratch.values())
-        facts = {
-            "format": FORMAT,
-            "name": self.name,
-            "kind": model.kind,
-            "inputs": model.stack.input_size,
-            "outputs": model.head.n_out,
-            "indices": own.indices,
-            "per_step": model.per_step,
-            "bidirectional": own.bidirectional,
-            "extra": [[name, defaults.get(name)] for name in own.inputs],
-            "states": [[state.name, state.size] for state in own.states],
-            "state_bytes": 4 * memory,
-            "workspace": sum(own.workspaces),
-            "vocabulary": self.vocabulary,
-        }
-        text = json.dumps(facts)
+        text = json.dumps(self.facts())
         pieces = [string(text[at : at + _PIECE]) for at in range(0, len(text), _PIECE)]
         listed = ",\n    ".join([*pieces, "0"])
         return (

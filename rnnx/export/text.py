@@ -60,6 +60,11 @@ def string(text: str) -> str:
     return '"' + "".join("\\" + c if c in '"\\?' else c for c in escaped) + '"'
 
 
+def function(head: str, lines: Sequence[str], about: str = "") -> str:
+    """Return the definition of a function with these lines, after a comment."""
+    return "\n".join([*[f"/* {comment(about)} */"] * bool(about), f"{head} {{", *indented(lines), "}"])
+
+
 def array(kind: str, name: str, values: np.ndarray) -> str:
     """Return the definition of a constant array of "float" or "int8_t"."""
     if kind == "float":

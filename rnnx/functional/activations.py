@@ -187,6 +187,12 @@ def softmax(x: Array) -> Array:
     """
     xp, _, (x,) = ns.as_floats({"x": x})
     _check_columns("x", x)
+    return of_columns(xp, x)
+
+
+@ignore_underflow
+def of_columns(xp: Any, x: Array) -> Array:
+    """Compute `softmax` without checks."""
     e = xp.exp(x - xp.max(x, axis=0, keepdims=True))
     return e / xp.sum(e, axis=0, keepdims=True)
 

@@ -59,6 +59,8 @@ def dense_forward(a: Array, W: Array, b: Array) -> Array:
 
 def dense(xp: Any, a: Array, W: Array, b: Array) -> Array:
     """Compute `dense_forward` without checks, for arrays of one dtype."""
+    if a.ndim == 2:
+        return xp.matrix_transpose(engines.matmul(xp, xp.matrix_transpose(a), xp.matrix_transpose(W), b[:, 0]))
     z = engines.matmul(xp, _columns(xp, a), xp.matrix_transpose(W), xp.reshape(b, (-1,)))
     return _uncolumns(xp, z, tuple(a.shape))
 
@@ -107,6 +109,8 @@ def dense_gradients(xp: Any, dz: Array, a: Array, W: Array) -> tuple[Array, Arra
     rows = _columns(xp, dz)
     da = _uncolumns(xp, engines.matmul(xp, rows, W), tuple(a.shape))
     dW = engines.matmul(xp, xp.matrix_transpose(rows), _columns(xp, a))
+    if dz.ndim == 3:  # over steps first, in long rows
+        rows = xp.sum(xp.reshape(rows, tuple(dz.shape)[::-1]), axis=0)
     return da, dW, xp.expand_dims(xp.sum(rows, axis=0), axis=1)
 
 

@@ -45,6 +45,8 @@ class Forward:
     def run(self, arrays: Arrays, ends: Array | None) -> tuple[Arrays, Tape]:
         """Run the pass on x, the given initial states, the extra inputs and the parameters."""
         found, hoisted = self._found, self._hoisted
+        if found.one_step:
+            arrays = (arrays[0][..., None], *arrays[1:])
         if found.indices and (self._device is None or arrays[0].dtype != INDEX):
             arrays = (found.checked_indices(arrays[0], ends), *arrays[1:])
         if hoisted is None:
@@ -76,10 +78,7 @@ def run(
     """
     ready: Forward | None = None
     if resets is None and found.is_exact and arrays:
-        key = keep, only_first, lengths is None, engines.state()
-        ready = found.passes.get(key)
-        if ready is None:
-            ready = _prepare(found, key, x, s0, parameters, inputs, lengths)
+        ready = _ready(found, (keep, only_first, lengths is None, engines.state()), x, s0, parameters, inputs, lengths)
     if ready is not None:
         ends = ready.lengths(lengths)
         states, tape = ready.run(arrays, ends)
@@ -94,6 +93,25 @@ def run(
     if inputs:
         caches.inputs = {name: array.ndim for name, array in inputs.items()}
     return states, caches, ends, parameters
+
+
+def run_step(
+    found: Signature, arrays: Arrays, xt: Array, s0: Sequence[Array | None], parameters: Mapping[str, Array]
+) -> tuple[Arrays, Caches] | None:
+    """Run a single step as `run` does; return states (n, m), and caches. None if it is not prepared."""
+    if not found.is_exact or not arrays:
+        return None
+    ready = _ready(found, (True, False, True, engines.state()), xt, s0, parameters, None, None)
+    if ready is None:
+        return None
+    states, tape = ready.run(arrays, None)
+    return tuple([s[..., 0] for s in states]), Caches(ready.name, tape, xt, parameters, found.cell)
+
+
+def _ready(found: Signature, key: tuple[bool, bool, bool, Any], *arguments: Any) -> Forward | None:
+    """Return the pass for calls like this one, prepared unless it has been; None as for `_prepare`."""
+    ready: Forward | None = found.passes.get(key)
+    return _prepare(found, key, *arguments) if ready is None else ready
 
 
 def _prepare(

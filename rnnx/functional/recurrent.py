@@ -11,8 +11,8 @@ from rnnx._core.underflow import ignore_underflow
 from rnnx.cells import Cell, cell_of
 from rnnx.engines.protocol import Gradients
 from rnnx.functional import arguments, prepared, schedule, signatures
-from rnnx.functional.activations import softmax
-from rnnx.functional.caches import Caches
+from rnnx.functional.activations import of_columns
+from rnnx.functional.caches import Caches, StepCache
 from rnnx.functional.cotangents import check_cotangents
 from rnnx.functional.heads import dense
 from rnnx.functional.resets import of_cell
@@ -174,7 +174,11 @@ def step_forward(
 ) -> tuple[tuple[Array, ...], Array | None, tuple[Any, ...]]:
     """Run one step; return the states (n_a, m), yt_pred and the course's cache tuple."""
     previous = tuple(states.values())
-    found, _ = signatures.signature(cell, xt, previous, parameters, names=tuple(states), one_step=True)
+    found, arrays = signatures.signature(cell, xt, previous, parameters, names=tuple(states), one_step=True)
+    done = prepared.run_step(found, arrays, xt, previous, parameters)
+    if done is not None:
+        after, caches = done
+        return after, _head(found, parameters, after[0]), StepCache.of(caches)
     call = found.call(xt, previous, parameters, None, None)
     after, values = schedule.one_step(call)
     return after, _head(found, call.parameters, after[0]), (*values, xt, parameters)
@@ -186,7 +190,11 @@ def step_backward(cell: Cell, ds: Mapping[str, Array], cache: tuple[Any, ...]) -
     if not isinstance(cache, tuple):
         raise TypeError(f"`cache` must come from {cell.name}_cell_forward; got {type(cache).__name__}")
     # The step is a sequence of length one, so its cotangents are those of the final states.
-    dx, ds_prev, gradients, _ = _backward(cell, dict.fromkeys(cell.states), ds, "cache", ([cache], None))
+    caches = cache.caches if type(cache) is StepCache and cache.caches.cell == cell else ([cache], None)
+    call = prepared.Backward.of(cell, (), caches, tuple(ds.values()))
+    dx, ds_prev, gradients, _ = call.run() or _backward(
+        cell, dict.fromkeys(cell.states), ds, "cache", caches, call=call
+    )
     previous = {f"d{state}_prev": d for state, d in zip(cell.states, ds_prev, strict=True)}
     inputs = {} if dx is None else {"dxt": dx[:, :, 0]}
     return {**inputs, **previous, **gradients}
@@ -218,4 +226,4 @@ def _head(found: Signature, parameters: Mapping[str, Array], a: Array, ends: Arr
     if weights not in parameters:
         return None
     xp = found.kind[0]
-    return zero_past_end(xp, softmax(dense(xp, a, parameters[weights], parameters[bias])), ends)
+    return zero_past_end(xp, of_columns(xp, dense(xp, a, parameters[weights], parameters[bias])), ends)

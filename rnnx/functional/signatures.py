@@ -57,7 +57,8 @@ class Signature:
         steps = () if one_step else (x.shape[-1],)
         for name, array in inputs.items():
             check_input(cell, name, array, n_a, m, None if one_step else x.shape[-1])
-        self.kind, self.n_a, self.m, self.n_steps, self.one_step = (xp, device, dtype), n_a, m, x.shape[-1], one_step
+        self.kind, self.n_a, self.m, self.one_step = (xp, device, dtype), n_a, m, one_step
+        self.n_steps = 1 if one_step else x.shape[-1]
         arrays = (*(() if self.indices else (x,)), *states.values(), *inputs.values(), *parameters.values())
         whole = [tuple(inputs[name].shape) == (cell.size(name, n_a), m, *steps) for name in inputs]
         is_complete = all(whole) and tuple(order) == cell.inputs

@@ -96,11 +96,12 @@ class Masks:
         return ns.namespace(like).asarray(self.key(place).view(np.int64), device=ns.device(like))
 
 
-def dropped(x: Array, mask: Array) -> Array:
-    """Apply a mask from `Masks.draw` to x, or to the cotangent of the result."""
+def dropped(x: Array, mask: Array, *, in_place: bool = False) -> Array:
+    """Apply a mask from `Masks.draw` to x, or to the cotangent of the result; `in_place`: x may be overwritten."""
     if not ns.is_on_host(x):
         return x * mask
-    ((result,),) = engines.operations(ns.namespace(x), x.size).elementwise(_product, {}, [(x, mask)])
+    operations, out = engines.operations(ns.namespace(x), x.size), [(x,)] if in_place else None
+    ((result,),) = operations.elementwise(_product, {}, [(x, mask)], out)
     return result
 
 

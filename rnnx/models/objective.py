@@ -1,5 +1,6 @@
 """The loss of a model of sequences, the weights of its batches, and the names of its classes."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,9 +10,10 @@ from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx._core.inputs import Sizes, check_targets, check_weights, weights_of_steps
 from rnnx._core.words import shown
+from rnnx.cells.vocabulary import Ops
 from rnnx.data import Batch
 from rnnx.losses import LOSSES, Loss, as_loss
-from rnnx.models.units import Unit
+from rnnx.models.units import Unit, in_raw_units
 
 
 def chosen_loss(loss: Any, default: str, kinds: tuple[str, ...], per_step: bool, size: int, size_name: str) -> Loss:
@@ -113,6 +115,20 @@ class Objective:
         """Return the predictions of outputs, in the units of the targets; see `Loss.predict`."""
         found = self.loss.predict(xp, z)
         return found if self.unit is None else self.unit.raw("", found)
+
+    @property
+    def describes(self) -> bool:
+        """Whether `described` says other numbers than the outputs. Probabilities of classes are not among them."""
+        own = type(self.loss).distribution is not Loss.distribution
+        return self.loss.kind != "classes" and (own or self.unit is not None)
+
+    def traced(self, ops: Ops, outputs: Sequence[Any], *unit: Any) -> dict[str, Any]:
+        """Return what `described` does for traced values: those of each name in ``loss.outputs``.
+
+        `unit`: its mean and scale, if there is one.
+        """
+        found = dict(zip(self.loss.outputs, self.loss.distribution(ops, *outputs), strict=True))
+        return found if self.unit is None else {k: in_raw_units(k, v, *unit) for k, v in found.items()}
 
 
 def total_weight(batch: Any, per_step: bool) -> float:

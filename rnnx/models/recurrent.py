@@ -265,7 +265,7 @@ class Recurrent(Layer):
         d, ends = dout, cache.ends
         for layer, kept, mask in zip(self.layers[::-1], cache.layers[::-1], cache.masks[::-1], strict=True):
             if mask is not None and d is not None:
-                d = dropped(d, mask)
+                d = dropped(d, mask, in_place=True)  # d is of the layer above
             parts, found = [], dict[str, Array]()
             for one, caches in zip(layer, kept, strict=True):
                 tape, engine, _ = schedule.resolve(caches.cell, caches)

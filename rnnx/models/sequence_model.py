@@ -97,10 +97,10 @@ class SequenceModel(StackModel):
         config["per_step"] = self.per_step
         self._input_unit = unit_of_inputs(input_scaler, self._sizes)
         target_unit = unit_of_targets(target_scaler, self._sizes, self.loss_function)
-        self._objective = Objective(self.loss_function, self._sizes, target_unit)
+        self.objective = Objective(self.loss_function, self._sizes, target_unit)
         self.runs_in_segments = not self.stack.bidirectional and self.loss_function.by_step
         if self.loss_function.config != as_loss(self._default_loss).config:
-            config["loss"] = self._objective.config()
+            config["loss"] = self.objective.config()
         units = {"input_scaler": self._input_unit, "target_scaler": target_unit}
         config |= {name: one.scaler.config for name, one in units.items() if one is not None}
         super().__init__([self.stack, self.head], config, **initialization)
@@ -108,7 +108,7 @@ class SequenceModel(StackModel):
     @property
     def target_scaler(self) -> Scaler | None:
         """The scaler of the targets."""
-        return None if self._objective.unit is None else self._objective.unit.scaler
+        return None if self.objective.unit is None else self.objective.unit.scaler
 
     def forward(
         self,
@@ -222,29 +222,29 @@ class SequenceModel(StackModel):
         check_attributes(self, batch, "Examples" if self._input_name == "input_size" else "Lines", _ATTRIBUTES)
         inputs, extra, continues = self._checked_batch(batch)
         m, n_steps = inputs.shape[-2:]
-        targets = self._objective.checked_targets("targets", batch.targets, m, n_steps, batch.lengths)
-        weights = self._objective.checked_weights(getattr(batch, "weights", None), m, n_steps)
+        targets = self.objective.checked_targets("targets", batch.targets, m, n_steps, batch.lengths)
+        weights = self.objective.checked_weights(getattr(batch, "weights", None), m, n_steps)
         n_terms = getattr(batch, "n_terms", None)
         return Batch(inputs, targets, batch.lengths, continues, extra or None, weights, n_terms)
 
     def _part_of_targets(self, batch: Batch, rows: slice, steps: slice) -> dict[str, Any]:
-        return self._objective.part(batch, rows, steps)
+        return self.objective.part(batch, rows, steps)
 
     def compare(self, z: Array, batch: Any) -> tuple[Any, Array]:
         """Return the loss of the outputs for a checked batch, as in `Step`, and its gradient."""
-        return self._objective.compare(self, z, batch)
+        return self.objective.compare(self, z, batch)
 
     def described(self, z: Array) -> dict[str, Array]:
         """Return what the outputs say, by name, in the units of the targets; see `Loss.describe`."""
-        return self._objective.described(self.xp, z)
+        return self.objective.described(self.xp, z)
 
     def predicted(self, z: Array) -> Array:
         """Return the predictions of outputs, in the units of the targets; see `Loss.predict`."""
-        return self._objective.predicted(self.xp, z)
+        return self.objective.predicted(self.xp, z)
 
     def count(self, batch: Any) -> float:
         """Return the number of steps or examples that the loss averages, or the sum of their weights."""
-        return self._objective.count(batch)
+        return self.objective.count(batch)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: {repr(self.stack).strip('<>')}, {self.output_size} outputs>"

@@ -37,13 +37,17 @@ class Unit:
 
     def raw(self, name: str, values: Array) -> Array:
         """Return an output of a model, by its name in the loss, in raw units."""
-        mean, scale = self.numbers(values)
-        if name == "df":  # has no unit
-            return values
-        return values * scale if name == "scale" else values * scale + mean
+        return in_raw_units(name, values, *self.numbers(values))
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_numbers": {}}
+
+
+def in_raw_units(name: str, values: Any, mean: Any, scale: Any) -> Any:
+    """Return an output of a model, by its name in the loss, in raw units: of arrays, or of traced values."""
+    if name == "df":  # has no unit
+        return values
+    return values * scale if name == "scale" else values * scale + mean
 
 
 def unit_of_inputs(scaler: Any, sizes: Sizes) -> Unit | None:

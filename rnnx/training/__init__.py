@@ -11,6 +11,7 @@ from rnnx.training.progress import Progress
 from rnnx.training.rates import LearningRates, learning_rate_range
 from rnnx.training.runs import Run
 from rnnx.training.settings import Settings
+from rnnx.training.sweep import Sweep
 from rnnx.training.trainer import Trainer
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "Progress",
     "Run",
     "Settings",
+    "Sweep",
     "TensorBoardLogger",
     "Trainer",
     "WandbLogger",

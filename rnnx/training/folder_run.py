@@ -98,6 +98,12 @@ class FolderRun(ABC):
         patience = self.settings.patience
         return patience is not None and self.trainer.counters.since_best >= patience
 
+    def ended(self) -> bool:
+        """Return whether the run has nothing left to do."""
+        limits, at = Limits(**self.settings.select(*_LIMITS)), self.trainer.counters
+        end_of_epoch = at.batch >= self.train_set.n_batches(self.settings.batch_size)
+        return limits.ended(at) or (end_of_epoch and limits.ended_after_epoch(at))
+
     def train(self, save_every: float = 30.0) -> Generator[Progress, None, None]:
         """Train to the end, writing metrics and yielding each `Progress`.
 

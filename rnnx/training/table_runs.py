@@ -12,7 +12,7 @@ from rnnx.training import checkpoint as checkpoints
 from rnnx.training.distributed.group import ALONE
 from rnnx.training.folder_run import BEST_NAME, FolderRun, check_free, folder_of
 from rnnx.training.folders import check_folder, with_lock
-from rnnx.training.tables import TableSettings, table_settings
+from rnnx.training.tables import TASKS, TableSettings, table_settings
 
 
 class TableRun(FolderRun):
@@ -104,3 +104,9 @@ def load_best(path: str | Path) -> checkpoints.Checkpoint:
         if folder.is_dir():
             return checkpoints.load_checkpoint(folder / BEST_NAME)
     return checkpoints.load_run(path, None)
+
+
+def load_exported(path: str | Path) -> checkpoints.Checkpoint:
+    """Load a checkpoint file or, of a run in a folder, the model that its commands use."""
+    loaded = checkpoints.load_run(path, None)
+    return load_best(path) if loaded.training.get("task") in TASKS else loaded

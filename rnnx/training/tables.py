@@ -62,6 +62,10 @@ class TableSettings(TrainingSettings, ABC):
         return {"hidden_size": width, "xp": xp, **of_cell, **self.select(*names)}
 
     @abstractmethod
+    def of_program(self) -> dict[str, Any]:
+        """Return what a program that runs the model must know, as plain values: what its inputs are, in order, ..."""
+
+    @abstractmethod
     def read(self, path: Any = None, *, complete: bool = True) -> Any:
         """Read the table, or another one like it; without `complete`, it needs no targets."""
 
@@ -99,6 +103,11 @@ class ForecastSettings(TableSettings):
     patience: int | None = 5
 
     task = "forecast"
+
+    def of_program(self) -> dict[str, Any]:
+        """Return the inputs of a step, what is forecast, and the steps of a window; see `SeriesWindows`."""
+        inputs = [*self.target, *self.past, "is past", *self.future, *self.static]
+        return {"inputs": inputs, **self.select("target", "input_length", "horizon", "season")}
 
     def read(self, path: Any = None, *, complete: bool = True) -> list[Series]:  # noqa: ARG002
         """Read the series of the table."""
@@ -174,6 +183,10 @@ class ClassifySettings(TableSettings):
     epochs: int | None = 50
 
     task = "classify"
+
+    def of_program(self) -> dict[str, Any]:
+        """Return the inputs of a step."""
+        return self.select("inputs")
 
     def read(self, path: Any = None, *, complete: bool = True) -> FrameSequences:
         """Read the sequences of the table."""

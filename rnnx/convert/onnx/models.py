@@ -10,7 +10,7 @@ from rnnx._core.checks import flag
 from rnnx._core.files import write_atomically
 from rnnx._core.install import install_command
 from rnnx._core.words import shown
-from rnnx.convert.onnx.graph import IR_VERSION, OPSET, Graph, value_info
+from rnnx.convert.onnx.graph import IR_VERSION, OPSET, Graph, Symbol, symbol_ops, value_info
 from rnnx.convert.onnx.layers import add_stack
 from rnnx.convert.onnx.seq2seq import Seq2SeqExporter
 from rnnx.models.character import CharModel
@@ -42,7 +42,9 @@ def to_onnx(
     onnx.ModelProto
         Inputs: `inputs`, (T, m, n_x) of the model's dtype, or indices (T, m) of int64; `lengths` and states (m, n) if
         asked for; the cell's inputs besides x, (T, m, 1). Outputs: `outputs`, the logits or the predicted
-        numbers, (T, m, n_y), or (m, n_y) if the model has one output per example; the states. T and m are open.
+        numbers, (T, m, n_y), or (m, n_y) if the model has one output per example; the states; where
+        `predict_distribution` says other numbers, because of the loss or a `target_scaler`, these too, by their names
+        ("mean", "0.1", ...; "y" without others). T and m are open.
 
         A Seq2Seq becomes one graph that decodes greedily, like its `predict`. Inputs: `source`, (T_x, m) of int64;
         `max_length`, a number of int64; `source_lengths` if asked for. Outputs: `indices`, (T_y, m) of int64, with
@@ -159,7 +161,8 @@ class _Exporter:
             last = [final[one.state_names[0]] for one in stack.layers[-1]]
             x = last[0] if len(last) == 1 else add("Concat", *last, axis=1)
         W, b = (self.onnx.constant(value, stem) for value, stem in self._head())
-        self.onnx.rename(add("Add", add("MatMul", x, W), b), "outputs")
+        z = add("Add", add("MatMul", x, W), b)
+        self.onnx.rename(z, "outputs")
         steps = ["T", "m"] if model.per_step else ["m"]
         outputs_of = [value_info("outputs", self.dtype, [*steps, model.head.n_out])]
         if self.with_states:
@@ -167,7 +170,23 @@ class _Exporter:
                 for name, size in one.state_sizes.items():
                     self.onnx.rename(final[name], name + "_final")
                     outputs_of.append(value_info(name + "_final", self.dtype, ["m", size]))
+        outputs_of += [value_info(name, self.dtype, [*steps, model.output_size]) for name in self._described(z)]
         return helper.make_graph(self.onnx.nodes, model.kind, inputs, outputs_of, self.onnx.initializers)
+
+    def _described(self, z: str) -> list[str]:
+        """Add what the outputs say, in the units of the targets; return the names."""
+        objective, graph = self.model.objective, self.onnx
+        if not objective.describes:
+            return []
+        n = len(objective.loss.outputs)
+        parts = [z] if n == 1 else graph.add("Split", z, axis=-1, n=n)
+        unit = objective.unit
+        numbers = [] if unit is None else [unit.scaler.mean, unit.scaler.scale]
+        given = [Symbol(graph, graph.constant(np.array(v, self.dtype), "unit")) for v in numbers]
+        found = objective.traced(symbol_ops(), [Symbol(graph, part) for part in parts], *given)
+        for name, value in found.items():
+            graph.rename(value.name, name)
+        return list(found)
 
     def _standardized(self, name: str) -> str:
         """Return the name of the inputs of the stack, which a model with an `input_scaler` standardizes."""

@@ -87,6 +87,11 @@ class ForwardPlan:
         views = [*after[: self._returned], *(every if key.has_lengths else final)]
         self._states = Views(key.dtype, views, size)
         self._final = Views(key.dtype, final, size)
+        if keep:
+            units, n = [cell.size(name, key.n) for name in (*cell.states, *cell.saved)], len(shapes)
+            places = [at + row for at, row in zip(offsets, rows, strict=False)] + offsets[: len(units)]
+            one = [((key.m, k), at, None) for k, at in zip(units[:n] + units, places, strict=True)]
+            self._first_step = Views(key.dtype, one, size)
         self.known = {"cell": cell, "xp": xp, "dtype": key.dtype, "indices": key.indices, "n_x": key.n_x}
 
     def run(self, arrays: Arrays, lengths: np.ndarray | None) -> tuple[Arrays, CpuTape]:
@@ -122,6 +127,11 @@ class ForwardPlan:
     def final(self, memory: np.ndarray) -> Sequence[np.ndarray]:
         """Return views of the final states, (1, m, n)."""
         return self._final(memory)
+
+    def first_step(self, memory: np.ndarray) -> tuple[Arrays, Arrays, Arrays]:
+        """See `Tape.first_step`; only with `keep`."""
+        views, n = tuple([a.T for a in self._first_step(memory)]), len(self.key.cell.states)
+        return views[:n], views[n : 2 * n], views[2 * n :]
 
     def fields(self, run: Run) -> dict[str, Any]:
         """Return the fields of the tape."""

@@ -76,7 +76,7 @@ class _Layers(torch.nn.RNNBase):
         stack = Stack(name, self.num_layers, self.bidirectional, self.dropout if self.training else 0.0)
         dtype = result_dtype(x, self.mode)
         out, final = stack.run(x, states, weights, lengths=lengths)
-        return out.to(dtype), [state.to(dtype) for state in final]
+        return (out, final) if out.dtype == dtype else (out.to(dtype), [state.to(dtype) for state in final])
 
 
 class LSTM(_Layers):

@@ -75,7 +75,7 @@ class Stacked(Weights):
         found: dict[str, Array] = {}
         for keys, array in zip(self._keys, arrays, strict=True):
             columns = array.shape[1] if array.ndim == 2 else 1
-            found.update(zip(keys, xp.reshape(array, (len(keys), array.shape[0] // len(keys), columns)), strict=True))
+            found.update(zip(keys, array.reshape(len(keys), array.shape[0] // len(keys), columns), strict=True))
         return found
 
     def gradients(self, xp: Any, found: Mapping[str, Array]) -> list[Array]:
@@ -110,6 +110,7 @@ class Projected(Weights):
         return [ns.contiguous(xp, joint[:, p:]), ns.contiguous(xp, joint[:, :p]), *biases, found["dWp"]]
 
 
+@lru_cache(maxsize=256)
 def name_of_module(mode: str, biased: bool, hidden_size: int, projected: bool) -> str:
     """Return the name of a torch layer's weights for `registered`."""
     return f"torch/{mode}/{int(biased)}/{hidden_size if projected else 0}"
