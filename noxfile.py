@@ -42,6 +42,13 @@ def docs(session):
 
 
 @nox.session(default=False)
+def lite(session):
+    """The notebook as a page that runs in the browser, in docs/_build/lite."""
+    session.install("jupyterlite-core[contents]>=0.8", "jupyterlite-pyodide-kernel>=0.8")
+    session.run("python", "docs/build_lite.py")
+
+
+@nox.session(default=False)
 def build(session):
     """The files for an index, in dist/."""
     session.install("build", "twine")

@@ -9,8 +9,8 @@ from lab import PROSE
 from rnnx import engines
 from rnnx._core import arrays as ns
 from rnnx.cells.vocabulary import array_ops
-from rnnx.data import Examples, make_corpus
-from rnnx.models import CharModel, SequenceClassifier, SequenceRegressor
+from rnnx.data import Examples, MultiTaskExamples, make_corpus
+from rnnx.models import CharModel, Head, MultiTaskModel, SequenceClassifier, SequenceRegressor
 from rnnx.optim import SGD, Adam, AdamW, CosineDecay, LinearWarmup, Momentum, RMSProp
 from rnnx.training import Trainer, precision
 from rnnx.training.precision import LossScale
@@ -117,6 +117,11 @@ def run_both(device, pair, dataset, **run):
         ("streams", SGD(0.1, weight_decay=0.01), {"model": {"cell": "gru", "dtype": "float32"}}),
         ("streams", Adam(0.01), {"segment_length": 4, "model": {"dropout": 0.3, "zoneout": 0.2}}),
         ("windows", Adam(0.01), {"segment_length": 2, "model": {"dtype": "float32"}}),
+        ("streams", Adam(0.01), {"ema": 0.9}),
+        ("streams", SGD(0.1), {"frozen": ["*_l0"]}),
+        ("windows", AdamW(0.01), {"frozen": ["by", "W*_l1"], "ema": 0.5, "model": {"dtype": "float32"}}),
+        ("streams", Adam(0.01), {"micro_batch_size": 3, "model": {"dropout": 0.3}}),
+        ("windows", Adam(0.01), {"shards": 2, "segment_length": 3, "frozen": ["by"], "ema": 0.9}),
     ],
 )
 def test_replayed_steps_have_the_same_bits(device, by, optimizer, options):
@@ -177,15 +182,17 @@ def test_evaluations_patience_and_resuming(device):
         assert_same_runs(trainer, pair[0])
 
 
-def test_parameters_replaced_from_outside(device):
+@pytest.mark.parametrize("options", [{}, {"frozen": ["Wy"], "ema": 0.9}])
+def test_parameters_replaced_from_outside(device, options):
     """They are copied into the memory of the graph, and so are a restored state and new settings."""
     corpus = corpus_of("windows")
-    pair = trainers(device, char_model(corpus), Adam(0.05))
+    pair = trainers(device, char_model(corpus), Adam(0.05), **options)
     run = {"batch_size": 4, "evaluate_every": 1000}
     for trainer in pair:
         list(trainer.run(corpus.train, iterations=6, **run))
         trainer.model.parameters = {name: a * 2 for name, a in trainer.model.parameters.items()}
         list(trainer.run(corpus.train, iterations=10, **run))
+        trainer.average = {name: a * 2 for name, a in trainer.average.items()}
         trainer.clip_norm = 0.01
         list(trainer.run(corpus.train, iterations=14, **run))
         trainer.optimizer = Adam(0.001)
@@ -218,13 +225,20 @@ def test_a_step_that_is_not_finite(device):
     examples = Examples(x, np.zeros((2, 24, 4)))
     wrong = Examples(x, np.where(np.arange(24)[:, None] // 4 == 2, 1e200, np.zeros((2, 24, 4))))  # in step 9
     model = SequenceRegressor(2, 4, 2, per_step=True, seed=0, dtype="float64")
-    pair = trainers(device, model, SGD(0.1), shuffle=False)
+    pair = trainers(device, model, SGD(0.1), shuffle=False, ema=0.9)
+    averages = []
     for trainer in pair:
         list(trainer.run(examples, batch_size=4, iterations=7))
         with pytest.raises(FloatingPointError, match="the loss is inf at step 9"):
             list(trainer.run(wrong, batch_size=4, iterations=20))
         assert trainer.step == 8
+        averages.append(host(trainer.averaged.parameters))
     assert_same_runs(*pair)
+    (right,) = trainers(device, model, SGD(0.1), shuffle=False, ema=0.9)[:1]
+    list(right.run(examples, batch_size=4, iterations=7))
+    list(right.run(Examples(x, wrong.targets), batch_size=4, iterations=8))
+    for found in averages:
+        assert all(np.array_equal(a, host(right.averaged.parameters)[name]) for name, a in found.items())
     for trainer in pair:
         list(trainer.run(examples, batch_size=4, iterations=15))
     assert_same_runs(*pair)
@@ -251,20 +265,38 @@ def test_the_loss_scale_in_a_graph(device, monkeypatch):
 
 
 def test_models_and_datasets(device):
-    """Sequences with lengths and other heads; what cannot be captured takes the usual path."""
+    """Sequences with lengths and other heads, and weights of examples and steps."""
     rng = np.random.default_rng(0)
     inputs, lengths = rng.standard_normal((2, 24, 4)), np.array([4, 2, 3, 4] * 6)
     examples = Examples(inputs, rng.integers(0, 3, 24), lengths=lengths)
-    numbers = Examples(inputs, rng.standard_normal((2, 24, 4)), lengths=lengths)
+    weights = rng.random(24).astype("float32"), rng.random((24, 4)) * (rng.random((24, 4)) > 0.3)
+    weighted = Examples(inputs, rng.integers(0, 3, 24), lengths=lengths, weights=weights[0])
+    numbers = Examples(inputs, rng.standard_normal((2, 24, 4)), weights=weights[1])
+    targets = {"label": rng.integers(0, 3, 24), "load": rng.standard_normal((1, 24, 4))}
+    heads = {"label": Head(3, "cross_entropy", weight=0.5), "load": Head(1, "gaussian", per_step=True)}
+    several = MultiTaskExamples(inputs, targets, weights={"load": weights[1]})
     options = {"seed": 0, "dtype": "float64"}
     for model, dataset in (
         (SequenceClassifier(2, 5, 3, bidirectional=True, **options), examples),
+        (SequenceClassifier(2, 5, 3, **options), weighted),
         (SequenceRegressor(2, 5, 2, per_step=True, **options), numbers),
+        (MultiTaskModel(2, 5, heads, **options), several),
     ):
         captures = device.counts.captures
         pair = trainers(device, model, Adam(0.01))
         run_both(device, pair, dataset, batch_size=8, epochs=4, evaluate_every=1000)
         assert device.counts.captures > captures
+
+
+@pytest.mark.parametrize("options", [{"segment_length": 2}, {"micro_batch_size": 5}])
+def test_parts_of_several_heads(device, options):
+    rng, n = np.random.default_rng(0), 24
+    heads = {"label": Head(3, "cross_entropy"), "load": Head(1, per_step=True)}
+    targets = {"label": rng.integers(0, 3, n), "load": rng.standard_normal((1, n, 4))}
+    data = MultiTaskExamples(rng.standard_normal((2, n, 4)), targets)
+    pair = trainers(device, MultiTaskModel(2, 5, heads, seed=0, dtype="float64"), Adam(0.01), **options)
+    run_both(device, pair, data, batch_size=8, epochs=3, evaluate_every=1000)
+    assert device.counts.replays >= 3
 
 
 class OwnLoss(CharModel):
@@ -275,15 +307,15 @@ class OwnLoss(CharModel):
         return loss, dz * 2
 
 
-@pytest.mark.parametrize("why", ["dropout", "segments", "own", "host", "off"])
+@pytest.mark.parametrize("why", ["dropout", "segments", "parts", "own", "host", "off"])
 def test_steps_that_are_not_captured(device, why, monkeypatch):
-    corpus = corpus_of("lines" if why == "segments" else "windows")  # with lengths
+    corpus = corpus_of("lines" if why in ("segments", "parts") else "windows")  # with lengths
     model = char_model(corpus, dropout=0.2 if why == "dropout" else 0.0)
     if why == "dropout":
         from recording_engine import RecordingEngine
 
         monkeypatch.delattr(RecordingEngine, "kept")  # the host draws them
-    options = {"segment_length": 3} if why == "segments" else {}
+    options = {"segments": {"segment_length": 3}, "parts": {"micro_batch_size": 3}}.get(why, {})
     if why == "own":
         model.__class__ = OwnLoss
     if why == "off":

@@ -4,11 +4,14 @@ CuPy is installed without a driver. Its arrays are made around addresses that ar
 """
 
 import contextlib
+import hashlib
 import itertools
+import os
 import re
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import fake_cupy
 import ml_dtypes
@@ -17,6 +20,7 @@ import pytest
 from cells_by_hand import MGU, ONE_SIDED
 from fake_cupy import FakeBlas, FakeCupy, FakeStream
 from mean_cells import MEANS
+from session_locks import alone
 from wide_cells import THREE_WIDTHS
 from words import ALL_WORDS
 
@@ -43,20 +47,31 @@ CELLS = [*BUILT_IN.values(), MGU]
 
 
 def compile_cuda(source, chip, options):
-    """Compile with NVRTC, which needs no GPU, and the options that CuPy uses; return the log."""
+    """Compile with NVRTC, which needs no GPU, and the options that CuPy uses; return the log.
+
+    Logs of sources that compiled are kept from one run to the next, like the machine code of the CPU engine.
+    """
     pytest.importorskip("cupy", reason="no CuPy")
     from cupy.cuda import nvrtc
 
+    options = [f"-arch={chip}", "-ftz=true", "--ptxas-options=-v", *options]
     try:
         program = nvrtc.createProgram(source, "kernels.cu", [], [])
+        key = repr((nvrtc.getVersion(), nvrtc.__file__, source, options))
     except Exception as error:
         pytest.skip(f"no NVRTC: {error}")
+    kept = Path(os.environ["RNNX_CACHE_DIR"]) / f"nvrtc-{hashlib.sha256(key.encode()).hexdigest()[:24]}.log"
+    if kept.exists():
+        return kept.read_text()
     try:
-        nvrtc.compileProgram(program, [f"-arch={chip}", "-ftz=true", "--ptxas-options=-v", *options])
+        nvrtc.compileProgram(program, options)
         assert nvrtc.getCUBIN(program)
     except nvrtc.NVRTCError:
         pytest.fail(nvrtc.getProgramLog(program))
-    return nvrtc.getProgramLog(program)
+    log = nvrtc.getProgramLog(program)
+    with alone(kept.name):
+        kept.write_text(log)
+    return log
 
 
 def assert_no_spills(log, names):

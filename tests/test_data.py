@@ -169,8 +169,8 @@ def test_scalers(rng):
     raises(
         ValueError, "must scale `input_size` = 3 features; got 2", lambda: SequenceRegressor(3, 2, input_scaler=scaler)
     )
-    poisson = {"loss": "poisson", "target_scaler": Scaler([0], [1])}
-    raises(ValueError, "`target_scaler` must be None for", lambda: SequenceRegressor(3, 2, **poisson))
+    poisson = {"loss": "poisson", "target_scaler": Scaler([1], [1])}
+    raises(ValueError, r"Poisson\(\) must not shift, .* shift=False", lambda: SequenceRegressor(3, 2, **poisson))
     raises(
         TypeError,
         "`input_scaler` must be a rnnx.data.Scaler, or a fitted",

@@ -254,6 +254,12 @@ def test_site_needs_no_network(site):
 
 
 @pytest.mark.slow
+def test_headers_of_tables_have_text(site):
+    pages = {path.name: path.read_text(encoding="utf-8") for path in site.rglob("*.html")}
+    assert [name for name, page in pages.items() if re.search(r"<th[^>]*>(<p>\s*</p>)?</th>", page)] == []
+
+
+@pytest.mark.slow
 def test_pages_have_what_readers_look_for(site):
     """The version, links to the source of a page and of a function, and buttons that copy code."""
     front = (site / "index.html").read_text(encoding="utf-8")
@@ -267,14 +273,16 @@ def test_pages_have_what_readers_look_for(site):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not BROWSER, reason="no Chromium")
-def test_equations_in_a_browser(site, tmp_path):
-    """Equations are typeset from the site's own files, and nothing fails on the way."""
+def test_a_page_in_a_browser(site, tmp_path):
+    """Equations are typeset from the site's own files, `site.js` completes the theme, and nothing fails on the way."""
     options = ["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=20000", "--dump-dom"]
     options += ["--enable-logging=stderr", "--host-resolver-rules=MAP * ~NOTFOUND", f"--user-data-dir={tmp_path}"]
     command = [BROWSER, *options, (site / "bptt.html").as_uri()]
     result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=100)
     assert result.stdout.count("<mjx-container") > 50
     assert "<mjx-merror" not in result.stdout
+    for attribute in ('aria-level="2"', 'aria-label="Pages"', 'aria-label="On this page"', 'aria-label="This page"'):
+        assert attribute in result.stdout
     assert [line for line in result.stderr.splitlines() if "CONSOLE" in line] == []
 
 

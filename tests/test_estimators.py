@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import rnnx
-from rnnx.data import Series
+from rnnx.data import Scaler, Series, split_by_group
 from rnnx.losses import Gaussian
 from rnnx.training import Checkpoint, load_checkpoint, save_checkpoint
 
@@ -139,12 +139,66 @@ def test_wrong_sequences(rng):
     raises(ValueError, "one target for each of the n = 24 sequences of `X`; got 23", lambda: model.fit(x, y[:-1]))
     raises(ValueError, "`y` may be a column only of a data frame", lambda: model.fit(x, "label"))
     raises(ValueError, "`axes` must be 'ntf' or 'nft'", lambda: SequenceClassifier(axes="tnf").fit(x, y))
-    raises(TypeError, "`X` must be an array .* whose mask would be lost", lambda: model.predict(np.ma.ones((1, 4, 2))))
+    raises(TypeError, "`X` must not be a masked array", lambda: model.predict(np.ma.ones((1, 4, 2))))
     raises(ValueError, "`epochs` must be", lambda: SequenceClassifier(epochs=0).fit(x, y))
     raises(ValueError, "`optimizer` must be one of", lambda: SequenceClassifier(optimizer="adm").fit(x, y))
     frame = {"who": [1, 1], "x": [0.0, 1.0], "label": ["a", "a"]}
     fitted = SequenceClassifier(2, id="who", **FAST).fit(frame, "label")
     raises(ValueError, "no column 'x'", lambda: fitted.predict({"who": [1], "z": [1.0]}))
+
+
+def masked(array):
+    return np.ma.masked_greater(array, np.max(array) - 1e-9)
+
+
+NUMBERS = np.random.default_rng(0).standard_normal((12, 4, 2))
+LABELS = np.array(["up", "down"] * 6)
+
+
+@pytest.mark.parametrize(
+    ("error", "message", "call"),
+    [
+        (TypeError, r"`y` must not be a masked array", lambda m: m.fit(NUMBERS, masked(np.arange(12) % 2))),
+        (TypeError, r"`X` must not be a masked array", lambda m: m.fit(masked(NUMBERS[..., 0]), LABELS)),
+        (TypeError, r"`sample_weight` must not be a masked", lambda m: m.fit(NUMBERS, LABELS, masked(np.arange(12.0)))),
+        (ValueError, r"`y` must not be missing; got None at index 11", lambda m: m.fit(NUMBERS, [*LABELS[:11], None])),
+        (ValueError, r"`y` must not be missing; got nan at index 11", lambda m: m.fit(NUMBERS, [*LABELS[:11], np.nan])),
+        (ValueError, r"`X` must hold at least one sequence, step", lambda m: m.fit(NUMBERS[:, :0], LABELS)),
+        (ValueError, r"`X` must hold at least one sequence, step", lambda m: m.fit([NUMBERS[0, :0]] * 12, LABELS)),
+        (ValueError, r"`X` must hold at least one sequence, step", lambda m: m.fit(NUMBERS[..., :0], LABELS)),
+        (ValueError, r"`X` must have shape .* got \(1, 12, 4, 2\)", lambda m: m.fit(NUMBERS[None], LABELS)),
+        (TypeError, r"`X` must be .* got generator: pass list", lambda m: m.fit((x for x in NUMBERS), LABELS)),
+        (ValueError, r"`X` must be finite and below", lambda m: m.fit(NUMBERS * 1e200, LABELS)),
+        (ValueError, r".* of one, \(T, n_x\), pass X", lambda m: m.fit(NUMBERS, LABELS).predict(NUMBERS[0])),
+        (FloatingPointError, r"`X` hold .*e", lambda m: m.fit(NUMBERS, LABELS).predict(NUMBERS * 1e200)),
+    ],
+)
+def test_data_that_estimators_refuse(error, message, call):
+    raises(error, message, lambda: call(SequenceClassifier(2, **FAST)))
+
+
+def test_labels_keep_their_kind():
+    pandas = pytest.importorskip("pandas")
+    for labels, expected in (
+        (pandas.array([1, 2] * 6, dtype="Int64"), [1, 2]),
+        (pandas.array([True, False] * 6, dtype="boolean"), [False, True]),
+        (pandas.Series(LABELS, dtype="category"), ["down", "up"]),
+    ):
+        classes = SequenceClassifier(2, **FAST).fit(NUMBERS, labels).classes_.tolist()
+        assert classes == expected
+        assert {type(c) for c in classes} == {type(c) for c in expected}
+    missing = pandas.array([1, None] * 6, dtype="Int64")
+    raises(ValueError, "`y` must not be missing", lambda: SequenceClassifier(2, **FAST).fit(NUMBERS, missing))
+
+
+def test_arrays_of_objects_and_tables_after_lists():
+    flat = [row[: 2 + k % 3, 0] for k, row in enumerate(NUMBERS)]
+    held = np.empty(12, object)
+    held[:] = flat
+    model = SequenceClassifier(2, **FAST).fit(held, LABELS)
+    np.testing.assert_array_equal(model.predict_proba(held), model.predict_proba(flat))
+    whole = NUMBERS[..., 0]
+    np.testing.assert_array_equal(model.predict_proba(whole), model.predict_proba(whole[..., None]))
 
 
 def test_without_scikit_learn(monkeypatch):
@@ -185,6 +239,46 @@ def test_a_forecaster_of_arrays():
     assert [one.shape for one in found] == [(1,)] * 3
 
 
+def counts(**options):
+    return Forecaster(4, loss="poisson", season=None, **FAST, **options)
+
+
+@pytest.mark.parametrize("loss", ["quantile", "gaussian", Gaussian(), "student_t", "poisson"], ids=str)
+def test_quantiles_of_a_distribution(loss, rng):
+    y = rng.poisson(1000, 80).astype(float)
+    model = counts() if loss == "poisson" else Forecaster(4, loss=loss, quantiles=(0.2, 0.5, 0.8), **FAST)
+    model = model.set_params(quantiles=(0.2, 0.5, 0.8)).fit(y, fh=[1, 3])
+    own = model.predict_quantiles()
+    assert own.shape == (2, 3)
+    assert (np.diff(own, axis=1) > 0).all()
+    np.testing.assert_array_equal(model.predict_interval(coverage=0.6), own[:, [0, 2]])
+    np.testing.assert_array_equal(model.predict_quantiles(alpha=[0.8, 0.2]), own[:, [2, 0]])
+    if loss == "quantile":
+        return
+    wide = model.predict_interval(coverage=0.99)
+    assert (wide[:, 0] < own[:, 0]).all()
+    assert (wide[:, 1] > own[:, 2]).all()
+    assert abs(model.predict() / 1000 - 1).max() < 0.5  # rates begin near the mean of the counts, not at 1
+    again = pickle.loads(pickle.dumps(model))
+    np.testing.assert_array_equal(again.predict_quantiles(), own)
+
+
+def test_what_is_held_out_is_not_in_the_scalers(rng):
+    x = rng.standard_normal((40, 5, 1))
+    model = SequenceRegressor(2, patience=1, validation_fraction=0.25, **FAST)
+    model.fit(x, x[:, 0, 0])
+    seed = model._seed()
+    train, held = split_by_group(np.arange(40), 0.25, rng=seed)
+    assert len(held) == 10
+    assert model.model_.config["input_scaler"] == Scaler.fit(x[train].transpose(2, 0, 1)).config
+    assert model.model_.config["target_scaler"] == Scaler.fit(x[train][:, 0].T).config
+    y = np.array(["a"] * 30 + ["b"] * 9 + ["c"])
+    classifier = SequenceClassifier(2, patience=1, **FAST).fit(x, y)
+    assert [*classifier.classes_] == ["a", "b", "c"]
+    raises(ValueError, "`patience` needs at least 2 examples of a class", lambda: classifier.fit(x[:9], np.arange(9)))
+    raises(ValueError, "`patience` needs at least 2 examples, so", lambda: model.fit(x[:1], [1.0]))
+
+
 def test_what_is_known_in_advance():
     y, x = wave(), np.arange(62.0)
     model = Forecaster(4, **FAST).fit(y, x, fh=[1, 2])
@@ -223,6 +317,40 @@ def test_a_forecaster_of_pandas():
     gap = pandas.Series(wave(), index.append(index[-1:] + 2)[[*range(59), 60]])
     raises(ValueError, "must be evenly spaced", lambda: Forecaster().fit(gap, fh=1))
     raises(ValueError, "must increase", lambda: Forecaster().fit(frame[::-1], fh=1))
+    twice = pandas.Series(wave(3), days[[0, 1, 1]])
+    raises(ValueError, "the index of `y` has 2024-01-02 00:00:00 twice", lambda: Forecaster().fit(twice, fh=1))
+    raises(
+        TypeError, "dates, periods or numbers", lambda: Forecaster().fit(pandas.Series([1.0, 2.0], ["b", "a"]), fh=1)
+    )
+    late = pandas.Series([1.0], pandas.period_range("2025-04", periods=1, freq="M"))
+    raises(ValueError, "`y` must go on at 2025-02; got 2025-04", lambda: model.update(late))
+    assert str(model.predict().index[0]) == "2025-02"  # nothing has changed
+
+
+def test_columns_of_pandas():
+    pandas = pytest.importorskip("pandas")
+    days, fit = pandas.date_range("2024-01-01", periods=62, freq="D"), Forecaster(4, **FAST).fit
+    x = pandas.Series(np.arange(62.0), days)
+    model = fit(pandas.Series(wave(), days[:60]), x[:60], fh=[1, 2])
+    assert len(model.predict(X=x[60:])) == 2
+    raises(
+        ValueError, "the index of `X` must be 2024-03-01 .* in row 0; got 2024-02-29", lambda: model.predict(X=x[59:61])
+    )
+    raises(ValueError, "the index of `X` must be 2024-01-02", lambda: fit(pandas.Series(wave(), days[1:61]), x, fh=1))
+    kinds = {"a": pandas.array(wave(), dtype="Float64"), "b": wave().astype(object)}
+    assert fit(pandas.DataFrame(kinds), fh=1).predict().shape == (1, 2)
+    raises(
+        TypeError,
+        "the column 'c' must hold numbers; got objects, such as 'x'",
+        lambda: fit(pandas.DataFrame({"c": ["x"] * 60}), fh=1),
+    )
+    local = pandas.date_range("2024-03-30", periods=60, freq="h", tz="Europe/Berlin")
+    assert fit(pandas.Series(wave(), local), fh=1).predict().index[0] == local[-1] + pandas.Timedelta("1h")
+    raises(
+        ValueError,
+        "2024-03-31 03:00:00 comes after 2024-03-31 01",
+        lambda: fit(pandas.Series(wave(), local.tz_localize(None)), fh=1),
+    )
 
 
 def test_wrong_forecasts():
@@ -236,8 +364,26 @@ def test_wrong_forecasts():
         lambda: Forecaster().fit(np.where(np.arange(60) == 3, np.nan, y), fh=1),
     )
     raises(ValueError, "`season` must be None for the loss", lambda: Forecaster(loss="poisson").fit(y, fh=1))
-    model = Forecaster(4, loss=Gaussian(), **FAST).fit(y, fh=[1, 2])
+    raises(ValueError, "`y` of the loss 'poisson' must be at least 0; got -1", lambda: counts().fit(-y // 11, fh=1))
+    model = Forecaster(4, loss="huber", **FAST).fit(y, fh=[1, 2])
     assert model.predict().shape == (2,)
     raises(ValueError, "`fh` must be steps from 1 to the horizon, 2; got", lambda: model.predict(fh=3))
-    raises(ValueError, "forecasts no quantiles.*set `quantiles`", lambda: model.predict_quantiles())
+    raises(ValueError, "the loss 'huber' has no quantiles", lambda: model.predict_quantiles())
+    few = Forecaster(4, **FAST).fit(y, fh=1)
+    raises(
+        ValueError,
+        r"must be among those of the loss, \[0.1, 0.5, 0.9\]; got 0.2",
+        lambda: few.predict_quantiles(alpha=0.2),
+    )
+    raises(ValueError, "`alpha` must be a number in", lambda: few.predict_quantiles(alpha=2))
     raises(TypeError, "`y` must be a NumPy array|`y` must hold", lambda: Forecaster().fit(np.array(["a", "b"]), fh=1))
+    for name, arguments in (("y", (masked(y),)), ("X", (y, masked(y)))):
+        raises(
+            TypeError, f"`{name}` must not be a masked", lambda arguments=arguments: Forecaster().fit(*arguments, fh=1)
+        )
+    raises(
+        ValueError,
+        r"`y\[1\]` must have at least `input_length` = 9 steps; got 5",
+        lambda: Forecaster(input_length=9).fit([y, y[:5]], fh=1),
+    )
+    raises(ValueError, "the values of `y` must be finite and below", lambda: Forecaster().fit(1e300 * y, fh=1))

@@ -143,6 +143,7 @@ def test_series_and_their_windows():
     raises(
         ValueError, r"`times` must have at least the T = 3 steps .* got \(2,\)", lambda: Series([1, 2, 3], times=[0, 1])
     )
+    raises(ValueError, r"`future` .* got 1; of shape \(3, 1\), pass", lambda: Series([1, 2, 3], future=[[1], [2], [3]]))
     windows = SeriesWindows(np.arange(9.0), 3, 2)
     for chosen, error in (([-1], ValueError), ([5], ValueError), ([0.5], TypeError)):
         raises(error, "`chosen` must", lambda chosen=chosen: windows.gather(chosen))

@@ -107,8 +107,8 @@ def test_sizes_beyond_every_block(engine, cell, rng):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_thread_policies_give_the_same_bits(cell, dtype, rng):
-    lengths = [i % 7 for i in range(23)]
+@pytest.mark.parametrize("lengths", [None, [i % 7 for i in range(23)]], ids=["whole", "lengths"])
+def test_thread_policies_give_the_same_bits(cell, dtype, lengths, rng):
     _, problem = make_problems(cell, rng, 13, 150, 23, 6, dtype=dtype, scale=0.3, lengths=lengths)
     results = {}
     for path, split in PATHS.items():

@@ -1,5 +1,6 @@
 """Losses: gradients, weights, torch's values, and models that are trained with them."""
 
+import math
 import shutil
 
 import numpy as np
@@ -11,7 +12,7 @@ import rnnx
 from rnnx import losses
 from rnnx.data import Batch, Examples, Scaler, class_weights
 from rnnx.losses import LOSSES, Loss, Quantile
-from rnnx.losses.quantiles import t_quantile, t_quantiles
+from rnnx.losses.quantiles import poisson_quantiles, t_quantile, t_quantiles
 from rnnx.models import SequenceClassifier, SequenceRegressor
 from rnnx.optim import Adam
 from rnnx.training import Checkpoint, Trainer, load_checkpoint, save_checkpoint
@@ -191,12 +192,46 @@ def test_an_interval_covers_as_much_as_it_says(rng):
     assert 0.7 < rnnx.metrics.coverage(y[:, 200:], low, high) < 0.9
 
 
+def test_quantiles_of_counts(rng):
+    rates = np.concatenate([[0, 1e-300, 0.69, 3, np.inf], 10 ** rng.uniform(-4, 8, 500)])
+    found = np.stack([poisson_quantiles(q, rates) for q in LEVELS])
+    assert (found[:-1] <= found[1:]).all()
+    expected = [0, 0, 0, 3, np.inf]  # the medians; 0.69 is just below log(2)
+    np.testing.assert_array_equal(poisson_quantiles(0.5, rates[:5]), expected)
+    k = np.arange(60)
+    p = np.cumsum([np.exp(j * np.log(7.3) - 7.3 - math.lgamma(j + 1)) for j in k])
+    levels = rng.random(200)
+    least = [int(np.argmax(p >= q)) for q in levels]
+    np.testing.assert_array_equal([poisson_quantiles(q, np.full(1, 7.3))[0] for q in levels], least)
+    stats = pytest.importorskip("scipy.stats")
+    finite = rates[np.isfinite(rates)]
+    for q in (1e-9, 0.01, 0.3, 0.5, 0.9, 0.999):
+        np.testing.assert_array_equal(poisson_quantiles(q, finite), stats.poisson.ppf(q, finite))
+
+
+def test_large_counts_are_learnt_in_their_unit(rng):
+    """A network's output begins near 0, and thousands are far from exp(0)."""
+    x = rng.standard_normal((1, 200, 6))
+    y = rng.poisson(5000 * np.exp(0.3 * x.sum(axis=2))).astype(float)
+    scaler = Scaler.fit(y, shift=False)
+    assert scaler.mean == (0,)
+    assert scaler.scale[0] == pytest.approx(y.mean())
+    model = SequenceRegressor(1, 8, loss="poisson", target_scaler=scaler, seed=0)
+    Trainer(model, Adam(0.02)).fit(Examples(x, y), epochs=20)
+    assert abs(np.log(model.predict(x) / y)).mean() < 0.2
+    low, high = model.predict_quantiles(x, [0.1, 0.9]).values()
+    assert low.dtype == model.dtype
+    assert (low == np.round(low)).all()
+    assert (low < model.predict(x)).all()
+    assert (model.predict(x) < high).all()
+
+
 def test_losses_without_quantiles(rng):
     def ask(loss, quantiles=(0.1,)):
         return lambda: SequenceRegressor(1, 2, loss=loss, seed=0).predict_quantiles(object(), quantiles)
 
     for call, error, message in (
-        (ask("huber"), ValueError, "the loss 'huber' has no quantiles, unlike 'gaussian'"),
+        (ask("huber"), ValueError, "the loss 'huber' has no quantiles, unlike 'quantile', 'gaussian'"),
         (ask("quantile", [0.2]), ValueError, r"must be among those of the loss, \[0.1, 0.5, 0.9\]; got 0.2"),
         (ask(losses.StudentT(0.5)), ValueError, "`df` of the loss must be at least 1 for quantiles; got 0.5"),
         (ask("gaussian", [0.9, 0.1]), ValueError, "`quantiles` must increase"),
@@ -217,6 +252,8 @@ def test_nse_is_one_minus_the_efficiency(rng):
     lengths = np.array([s.stop for s in steps])
     expected = np.average(ratios, weights=lengths)
     assert_close(losses.NSE(epsilon=0)(y, targets, lengths=lengths)[0], expected, TOLERANCE["oracle"])
+    whole = losses.ESR(epsilon=0)(y[:1, :1], targets[:1, :1])[0]
+    assert_close(whole, ((y - targets)[0, 0] ** 2).sum() / (targets[0, 0] ** 2).sum(), TOLERANCE["oracle"])
     with pytest.raises(ValueError, match="needs `per_step` = True"):
         SequenceRegressor(1, 2, loss="nse")
 

@@ -93,7 +93,7 @@ def test_plots_of_a_model_with_any_cell(cell, tmp_path):
     assert len(text_gradient_norms(model, tokenizer, "hello")) == layers
     plots.weight_histograms(model.parameters, cell=model.cell)
     if cell == "lstmp":  # drawing takes seconds
-        paths = plots.plot_run([], model, tokenizer, tmp_path, "hello world")
+        paths = plots.plot_run([], model, tokenizer, tmp_path, "hello world", dpi=30)
         assert all(path.stat().st_size for path in paths)
 
 

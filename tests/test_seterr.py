@@ -141,7 +141,7 @@ def test_plots_of_a_run(tmp_path, monkeypatch):
     monkeypatch.setattr("rnnx.plots.style.to_bytes", lambda figure, *_: figure.draw_without_rendering() or b"")
     corpus, trainer = make_trainer()
     records = [item.as_dict() for item in trainer.run(corpus.train, corpus.validation, epochs=1)]
-    plots.plot_run(records, trainer.model, corpus.tokenizer, tmp_path, "tritops")
+    plots.plot_run(records, trainer.model, corpus.tokenizer, tmp_path, "tritops", dpi=30)
 
 
 @pytest.mark.parametrize("tiny", [1e-38, 1e-60])

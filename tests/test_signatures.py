@@ -142,6 +142,8 @@ FLAGS = {
         {"t": [0, 1], "y": [1.0, 2.0]}, time="t", allow_gaps=value
     ),
     "SeriesWindows allow_none": lambda value: data.SeriesWindows([1.0, 2.0, 3.0], 1, 1, allow_none=value),
+    "SeriesWindows.scalers shift": lambda value: data.SeriesWindows([1.0, 2.0, 3.0], 1, 1).scalers(shift=value),
+    "Scaler.fit shift": lambda value: data.Scaler.fit([[1.0, 2.0]], shift=value),
     "make_corpus extend": lambda value: data.make_corpus(
         "t", NAMES, tokenizer=data.CharTokenizer(None).fit(NAMES), extend=value
     ),

@@ -10,11 +10,19 @@ from lab import ok
 
 import rnnx
 from rnnx import analysis, plots
-from rnnx.data import Series, SeriesWindows, folds_by_group, read_table
+from rnnx.data import (
+    Scaler,
+    Series,
+    SeriesWindows,
+    folds_by_group,
+    read_table,
+    sequences_from_frame,
+    split_by_group,
+)
 from rnnx.data.times import following, season_of, written
 from rnnx.export import library, load
 from rnnx.models import SequenceRegressor
-from rnnx.training import read_metrics
+from rnnx.training import load_checkpoint, read_metrics
 from rnnx.training.table_runs import load_best
 from rnnx.training.tables import table_settings
 
@@ -177,6 +185,28 @@ def test_forecast(run, tmp_path):
 
 
 @pytest.mark.usefixtures("tables")
+@pytest.mark.parametrize(
+    ("loss", "options", "levels"),
+    [
+        ("gaussian", ("--quantiles", "0.025,0.975"), ["0.025", "0.975"]),
+        ("poisson", (), ["0.1", "0.5", "0.9"]),
+        ("huber", (), []),
+    ],
+)
+def test_forecasts_of_other_losses(run, tmp_path, loss, options, levels):
+    out = ok(run(*FORECAST, "--loss", loss, *options))
+    assert ("between the quantiles" in out) == bool(levels)
+    folder = tmp_path / "runs" / "load-forecast"
+    rows = [*csv.DictReader((folder / "forecast.csv").read_text().splitlines())]
+    assert [*rows[0]] == ["hour", "load", *(f"load_{q}" for q in levels)]
+    assert all(5 < float(row["load"]) < 250 for row in rows)  # also counts begin near their mean
+    if loss == "poisson":
+        assert all(float(row[f"load_{q}"]).is_integer() for row in rows for q in levels)
+    assert ok(run("predict", folder, "load.csv")) == (folder / "forecast.csv").read_text()
+    assert "nothing to do" in ok(run("forecast", "--resume", folder))
+
+
+@pytest.mark.usefixtures("tables")
 def test_a_resumed_forecast_is_the_same(run, tmp_path):
     ok(run(*FORECAST, "--run", "whole"))
     ok(run(*FORECAST[:-2], 1, "--quiet", "--run", "part"))
@@ -232,6 +262,30 @@ def test_classify(run, tmp_path):
 
 
 @pytest.mark.usefixtures("tables")
+def test_classify_keeps_the_best_weights(run, tmp_path):
+    once = (*CLASSIFY[:-2], 12, "--quiet", "--inputs", "x", "--group", "person", "--folds", 2, "--learning-rate", 1)
+    out = ok(run(*once, "--patience", 2, "--validation", 0.3))
+    assert "4 of them are held out to choose the best weights" in out
+    folder = tmp_path / "runs" / "steps-classify"
+    losses = [one["validation_loss"] for one in read_metrics(folder) if one["validation_loss"] is not None]
+    assert len(losses) < 12
+    table = read_table("steps.csv", numbers=["x"], times=["t"], names=["who", "activity"])
+    found = sequences_from_frame(table, id="who", time="t", inputs=["x"], target="activity")
+    train, held = split_by_group([f"p{k // 2}" for k in range(12)], 0.3, labels=found.targets)
+    examples = found.examples()
+    best = load_checkpoint(folder / "best.safetensors").model
+    assert best.config["input_scaler"] == Scaler.fit(found.inputs[:, train], lengths=found.lengths[train]).config
+    assert best.loss(next(examples.take(held).batches(9))) == pytest.approx(min(losses), rel=1e-5)
+    p = best.predict(found.inputs, lengths=found.lengths)
+    lines = ok(run("predict", folder, "steps.csv")).splitlines()
+    np.testing.assert_allclose([float(line.split(",")[2]) for line in lines[1:]], p[0], atol=1e-6)
+    ok(run(*CLASSIFY, "--inputs", "x", "--folds", 0, "--run", "all"))
+    code, _, err = run("classify", "--resume", "all", "--patience", 1)
+    assert code
+    assert "--patience requires a --validation set" in err
+
+
+@pytest.mark.usefixtures("tables")
 def test_wrong_tables_are_refused_before_any_work(run, tmp_path):
     def wrong(match, *arguments):
         code, out, err = run(*arguments)
@@ -245,7 +299,7 @@ def test_wrong_tables_are_refused_before_any_work(run, tmp_path):
     wrong("none.csv: No such file", "forecast", "none.csv", *FORECAST[2:])
     wrong("load.csv has no column 'lod'; did you mean 'load'?", *FORECAST[:3], "lod", *FORECAST[4:])
     wrong(
-        "`future` of a series must go on for `horizon` = 6 steps",
+        "cut.csv: --future of a series must go on for --horizon = 6 steps",
         "forecast",
         "cut.csv",
         *FORECAST[2:],
@@ -255,7 +309,15 @@ def test_wrong_tables_are_refused_before_any_work(run, tmp_path):
     wrong(
         "steps.csv: the column 't' has 0 twice", "forecast", "steps.csv", "--target", "x", "--time", "t", "--horizon", 2
     )
-    wrong("leaves no window", *FORECAST, "--backtest", 80)
+    wrong("load.csv: --validation = 9 + --backtest = 80 leaves no window", *FORECAST, "--backtest", 80)
+    lines = (tmp_path / "cut.csv").read_text().splitlines()
+    (tmp_path / "gap.csv").write_text("\n".join([*lines[:9], lines[9].split(",")[0] + ",", *lines[10:]]))
+    gap = "gap.csv: targets of series 0 hold NaN at step 8, 2024-01-01T08:00:00; pass --gaps hold"
+    wrong(gap, "forecast", "gap.csv", *FORECAST[2:])
+    wrong("the loss 'huber' has no quantiles", *FORECAST, "--loss", "huber", "--quantiles", "0.1,0.9")
+    (tmp_path / "below.csv").write_text((tmp_path / "cut.csv").read_text().replace("50.0", "-50.0"))
+    below = "below.csv: `load` of the loss 'poisson' must be at least 0; got -50.0 at index (3,)"
+    wrong(below, "forecast", "below.csv", *FORECAST[2:], "--loss", "poisson")
     wrong("steps.csv has no column 'kind'", "classify", "steps.csv", "--label", "kind", "--id", "who")
     wrong(
         "must be the same in all rows of a sequence; 's0' has several",
@@ -265,7 +327,7 @@ def test_wrong_tables_are_refused_before_any_work(run, tmp_path):
         "--inputs",
         "x",
     )
-    wrong("`folds` = 5 needs as many groups", *CLASSIFY, "--inputs", "x", "--group", "activity")
+    wrong("--folds = 5 needs as many groups", *CLASSIFY, "--inputs", "x", "--group", "activity")
     wrong("line 2: the column 'person' must hold numbers; got 'p0'", *CLASSIFY)
     (tmp_path / "one.csv").write_text("who,x,kind\na,1,w\nb,2,w\n")
     wrong("the column 'kind' must have at least 2 classes", "classify", "one.csv", "--label", "kind", "--id", "who")

@@ -18,7 +18,7 @@ from rnnx.metrics import coverage, mean_absolute_error, root_mean_squared_error
 _BATCH = 256  # windows in memory at once
 
 
-def forecast(model: Any, windows: SeriesWindows, chosen: Any = None) -> dict[str, np.ndarray]:
+def forecast(model: Any, windows: SeriesWindows, chosen: Any = None, *, quantiles: Any = None) -> dict[str, np.ndarray]:
     """Return forecasts in raw units.
 
     Parameters
@@ -28,11 +28,14 @@ def forecast(model: Any, windows: SeriesWindows, chosen: Any = None) -> dict[str
     windows : SeriesWindows
     chosen : array of int, shape (m,), optional
         Windows whose futures to forecast; default: what comes after the end of each series.
+    quantiles : sequence of float, optional
+        As for `SequenceRegressor.predict_quantiles`; default: those that a model of quantiles was trained for, of
+        others none.
 
     Returns
     -------
     dict of str to array, shape (n_t, m, H)
-        "forecast" and, of a model of quantiles, each of them: "0.1", "0.5", ...
+        "forecast" and the quantiles: "0.1", "0.5", ...
 
     See Also
     --------
@@ -49,18 +52,24 @@ def forecast(model: Any, windows: SeriesWindows, chosen: Any = None) -> dict[str
     >>> {name: values.shape for name, values in forecast(model, windows).items()}
     {'forecast': (1, 1, 3), '0.1': (1, 1, 3), '0.5': (1, 1, 3), '0.9': (1, 1, 3)}
     """
+    loss = model.loss_function
+    if quantiles is None:
+        levels = loss.quantiles if isinstance(loss, Quantile) else ()
+    else:
+        levels = loss.check_levels(quantiles)
     if chosen is None:
-        return _in_units(model, windows, windows.ahead(), None)
+        return _in_units(model, windows, windows.ahead(), None, levels)
     parts = [chosen[k : k + _BATCH] for k in range(0, len(chosen), _BATCH)]
-    found = [_in_units(model, windows, windows.gather(part).inputs, part) for part in parts]
+    found = [_in_units(model, windows, windows.gather(part).inputs, part, levels) for part in parts]
     return {name: np.concatenate([one[name] for one in found], axis=1) for name in found[0]}
 
 
-def _in_units(model: Any, windows: SeriesWindows, inputs: np.ndarray, chosen: Any) -> dict[str, np.ndarray]:
-    loss = model.loss_function
-    if isinstance(loss, Quantile):
-        levels = model.predict_distribution(inputs)
-        outputs = {"forecast": levels[loss.outputs[loss.point]], **levels}
+def _in_units(
+    model: Any, windows: SeriesWindows, inputs: np.ndarray, chosen: Any, levels: tuple[float, ...]
+) -> dict[str, np.ndarray]:
+    if levels:
+        loss, said = model.loss_function, model.predict_distribution(inputs)
+        outputs = {"forecast": said[loss.outputs[loss.point]], **{str(q): loss.quantile(said, q) for q in levels}}
     else:
         outputs = {"forecast": model.predict(inputs)}
     return {name: windows.restore(ns.to_host(z), chosen) for name, z in outputs.items()}
@@ -112,7 +121,7 @@ class Backtest:
     coverage: float | None
 
 
-def backtest(model: Any, windows: SeriesWindows, *, season: int = 1) -> Backtest:
+def backtest(model: Any, windows: SeriesWindows, *, season: int = 1, quantiles: Any = None) -> Backtest:
     """Forecast the futures of all windows, such as those that `SeriesWindows.split` held out.
 
     Parameters
@@ -121,6 +130,8 @@ def backtest(model: Any, windows: SeriesWindows, *, season: int = 1) -> Backtest
     windows : SeriesWindows
     season : int
         Of the seasonal naive forecast, which repeats as many last values.
+    quantiles : sequence of float, optional
+        As for `forecast`.
 
     See Also
     --------
@@ -143,7 +154,7 @@ def backtest(model: Any, windows: SeriesWindows, *, season: int = 1) -> Backtest
     chosen = np.arange(len(windows))
     series, starts = windows.places(chosen)
     naive = windows.naive(series, starts, season)
-    found = forecast(model, windows, chosen)
+    found = forecast(model, windows, chosen, quantiles=quantiles)
     actual = np.stack(
         [
             windows.series[k].targets[:, now : now + windows.horizon]

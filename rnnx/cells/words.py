@@ -72,13 +72,16 @@ def maximum(a: Any, b: Any) -> Expression:
 
     Examples
     --------
+    >>> import numpy as np
     >>> import rnnx
     >>> from rnnx.cells import maximum, minimum
     >>> @rnnx.cell
     ... def clipped(x, a, *, c=rnnx.Gate):
     ...     return minimum(maximum(c(x, a), -1), 1)
-    >>> max(rnnx.check_cell(clipped).values()) < 1e-6  # against central differences
-    True
+    >>> parameters = {"Wc": np.array([[0.0, 1.0]]), "bc": np.zeros((1, 1))}
+    >>> (a,), _, _ = rnnx.recurrent_forward(clipped, np.array([[[0.5, 3.0, -3.0]]]), (), parameters)
+    >>> a
+    array([[[ 0.5,  1. , -1. ]]])
     """
     return apply("maximum", a, b)
 

@@ -38,8 +38,10 @@ def columns(_context: click.Context, _parameter: click.Parameter, value: str | N
     return names
 
 
-def levels(_context: click.Context, _parameter: click.Parameter, value: str) -> tuple[float, ...]:
+def levels(_context: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[float, ...] | None:
     """Parse a comma-separated list of numbers."""
+    if value is None:
+        return None
     try:
         return tuple(float(part) for part in value.split(","))
     except ValueError:

@@ -8,6 +8,7 @@ import click
 from click import Choice, IntRange, option
 
 from rnnx._core.files import check_writable, errors_of, write_atomically
+from rnnx._core.words import in_words_of_the_caller
 from rnnx.cli.group import (
     FRACTION,
     Command,
@@ -21,11 +22,19 @@ from rnnx.cli.interrupt import Interrupt
 from rnnx.cli.options import check_resumed, columns, levels, setting_of, table_options
 from rnnx.cli.table_display import ClassifyDisplay, ForecastDisplay
 from rnnx.cli.table_results import as_csv, class_rows, forecast_rows
+from rnnx.losses import LOSSES
 from rnnx.training.table_runs import TableRun, load_best
-from rnnx.training.tables import ClassifySettings, ForecastSettings, TableSettings, table_settings
+from rnnx.training.tables import QUANTILES, ClassifySettings, ForecastSettings, TableSettings, table_settings
 
 _ON_RESUME = ("epochs", "patience", "table")  # settings that --resume may change
 _NOT_SETTINGS = ("resume", "folder", "output", "device", "save_every", "quiet")
+_SAME = ("horizon", "quantiles", "folds", "season", "patience", "future", "stride", "validation", "time")
+_WORDS = {  # of errors, and of the command line
+    **{f"`{name}`": f"--{name}" for name in _SAME},
+    **{"`input_length`": "--input-length", "`validation_length`": "--validation", "`test_length`": "--backtest"},
+    **{"gaps='hold'": "--gaps hold", "allow_gaps=True": "--allow-gaps", "`id`, the column": "--group, the column"},
+    "`series` must have one of": "there must be a series of",
+}
 _of_forecast = partial(setting_of, ForecastSettings)
 _of_classify = partial(setting_of, ClassifySettings)
 _table = click.argument("table", required=False, type=click.Path(dir_okay=False))
@@ -58,12 +67,18 @@ def _columns(name: str, help: str) -> Any:  # noqa: A002
     help="Steps of a season: the model learns the difference from the seasonal naive forecast. 1: the last value.",
 )
 @_of_forecast(
+    "--loss",
+    Choice([name for name, loss in LOSSES.items() if loss.kind == "numbers"]),
+    "What the model learns: quantiles, a distribution (gaussian, student_t; poisson, of counts), or a number.",
+    metavar="NAME",
+)
+@_of_forecast(
     "--quantiles",
     str,
-    "Quantiles to forecast.",
+    "Quantiles to forecast, of a loss that has them.",
     callback=levels,
     metavar="NUMBERS",
-    default=",".join(map(str, ForecastSettings.quantiles)),
+    show_default=",".join(map(str, QUANTILES)),
 )
 @_of_forecast(
     "--gaps", Choice(["error", "hold"]), "Whether the model may see the last value where a target is missing."
@@ -94,7 +109,7 @@ def forecast(context: click.Context, /, **options: Any) -> None:
       rnnx forecast load.csv --target load --time timestamp --horizon 24
       rnnx forecast shops.csv --target sales --time day --horizon 14 --group shop --future price,holiday
     """  # noqa: D301
-    with errors_as_messages(), Interrupt() as interrupt:
+    with errors_as_messages(), in_words_of_the_caller(_WORDS), Interrupt() as interrupt:
         needed = ("target", "time", "horizon")
         run = _started(context, options, ForecastSettings, needed)
         _finish(ForecastDisplay(run, options), interrupt)
@@ -115,6 +130,13 @@ def forecast(context: click.Context, /, **options: Any) -> None:
 @_column("--group", "Column of what cross-validation must not divide, such as persons.")
 @_of_classify("--folds", IntRange(0), "Folds of cross-validation; 0: none.")
 @option("--bidirectional", is_flag=True, help="Read the sequences in both directions.")
+@option(
+    "--validation",
+    type=FRACTION,
+    show_default="0.1 with --patience",
+    help="Part of the sequences to choose the best weights on, which training does not see.",
+)
+@_of_classify("--patience", IntRange(1), "Stop after this many epochs without improvement on this part.")
 @table_options(ClassifySettings)
 @option(
     "--output",
@@ -133,7 +155,7 @@ def classify(context: click.Context, /, **options: Any) -> None:
     Example:
       rnnx classify train.csv --label activity --id series --time t
     """  # noqa: D301
-    with errors_as_messages(), Interrupt() as interrupt:
+    with errors_as_messages(), in_words_of_the_caller(_WORDS), Interrupt() as interrupt:
         run = _started(context, options, ClassifySettings, ("label", "id"))
         _finish(ClassifyDisplay(run, options), interrupt)
 
@@ -188,7 +210,7 @@ def predict(model: str, table: str, output: str | None) -> None:
     Example:
       rnnx predict runs/train-classify new.csv --output predictions.csv
     """  # noqa: D301
-    with errors_as_messages():
+    with errors_as_messages(), in_words_of_the_caller(_WORDS):
         if output is not None:
             check_writable(output)
         loaded = load_best(model)

@@ -44,7 +44,8 @@ class ForecastDisplay(RunDisplay):
         run, model = self.run, self.run.best()
         tested = None
         if run.test_set is not None:
-            tested = backtest(model, run.test_set, season=run.settings.season)
+            s = run.settings
+            tested = backtest(model, run.test_set, season=s.season, quantiles=s.quantiles or None)
             self._print(tested)
         rows = forecast_rows(model, run.settings, run.data)
         output = self.options["output"] or run.folder / "forecast.csv"
@@ -70,7 +71,8 @@ class ForecastDisplay(RunDisplay):
         """Draw the first target of each series, with the forecasts of the backtest that do not overlap."""
         from rnnx import plots
 
-        s, ahead, paths = self.run.settings, forecast(model, self.run.settings.windows(self.run.data)), []
+        s, paths = self.run.settings, []
+        ahead = forecast(model, s.windows(self.run.data), quantiles=s.quantiles or None)
         for k, one in enumerate(self.run.data[:_MOST_PICTURES]):
             values, pieces = one.targets[0], []
             end = len(values)
@@ -98,7 +100,9 @@ class ClassifyDisplay(RunDisplay):
         """Return what the run is trained on."""
         s, data = self.run.settings, self.run.data
         steps = f"{data.lengths.min()} to {data.lengths.max()} steps of {len(s.inputs)} features"
-        return f"{Path(s.table).name}: {len(data.ids)} sequences of {steps}, {len(data.classes)} classes"
+        held = self.run.validation_set
+        best = "" if held is None else f"; {len(held)} of them are held out to choose the best weights"
+        return f"{Path(s.table).name}: {len(data.ids)} sequences of {steps}, {len(data.classes)} classes{best}"
 
     def finish(self, interrupt: Interrupt) -> None:
         """Cross-validate, print the accuracy and draw a confusion matrix."""
@@ -139,7 +143,7 @@ class ClassifyDisplay(RunDisplay):
     def _fold(self, train: np.ndarray, held: np.ndarray, interrupt: Interrupt) -> np.ndarray:
         """Return the probabilities (classes, m) of the sequences held out, by a model trained on the others."""
         s, data = self.run.settings, self.run.data
-        examples = data.examples().take(train)
+        examples, validation = s.divided(data, train)
         model = s.model_of(examples, data.classes, by_device(self.options["device"]))
 
         def stop(_trainer: Trainer, _progress: Progress) -> bool:
@@ -147,7 +151,9 @@ class ClassifyDisplay(RunDisplay):
 
         rule = s.update_rule(examples.n_batches(s.batch_size))
         trainer = Trainer(model, rule, **s.select("clip_norm", "clip_value", "seed", "shuffle", "precision"))
-        trainer.fit(examples, callbacks=[stop], **s.select("epochs", "batch_size"))
+        best = validation is not None
+        options = s.select("epochs", "batch_size", "patience")
+        trainer.fit(examples, validation, callbacks=[stop], restore_best=best, **options)
         found: np.ndarray = ns.to_host(model.predict(data.inputs[:, held], lengths=data.lengths[held]))
         return found
 

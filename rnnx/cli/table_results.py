@@ -28,7 +28,7 @@ def times_of(series: Series, horizon: int) -> np.ndarray:
 
 def forecast_rows(model: Any, settings: ForecastSettings, data: list[Series]) -> list[list[Any]]:
     """Return a row for each step of the horizon of each series."""
-    found = forecast(model, settings.windows(data, ahead=True))
+    found = forecast(model, settings.windows(data, ahead=True), quantiles=settings.quantiles or None)
     levels = [name for name in found if name != "forecast"]
     ids = [] if settings.id is None else [settings.id]
     rows = [[*ids, settings.time, *(c for t in settings.target for c in (t, *(f"{t}_{q}" for q in levels)))]]

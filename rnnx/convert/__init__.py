@@ -5,7 +5,7 @@ rearrange dicts and lists of arrays and import neither library. They accept a mo
 ``state_dict()`` or ``get_weights()``, or the arrays themselves, for instance from a .safetensors file.
 
 =================  ===============================  ============================  =============================
-..                 rnnx                             PyTorch                       Keras
+what               rnnx                             PyTorch                       Keras
 =================  ===============================  ============================  =============================
 weights            (n_a, n_a + n_x) per gate,       (k n_a, n_x), (k n_a, n_a)    (n_x, k n_a), (n_a, k n_a)
                    on [a; x]

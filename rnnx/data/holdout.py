@@ -10,7 +10,9 @@ from rnnx.data.labels import plain_values
 
 
 @takes_rng
-def split_by_group(groups: Any, validation: float = 0.2, *, rng: RNG = 0) -> tuple[np.ndarray, np.ndarray]:
+def split_by_group(
+    groups: Any, validation: float = 0.2, *, labels: Any = None, rng: RNG = 0
+) -> tuple[np.ndarray, np.ndarray]:
     """Hold out whole groups, such as the persons or machines that examples come from.
 
     Parameters
@@ -19,6 +21,9 @@ def split_by_group(groups: Any, validation: float = 0.2, *, rng: RNG = 0) -> tup
         The group of each example: text or integers.
     validation : float, in (0, 1)
         The part of the groups to hold out, at least one.
+    labels : sequence or array, shape (n,), optional
+        Classes, which are spread evenly over both parts, as far as the groups allow it. Of each class, a group stays in
+        the training part.
     rng : int, numpy.random.Generator or other seed
         See `numpy.random.default_rng`; also under its older name, `seed`.
 
@@ -50,7 +55,16 @@ def split_by_group(groups: Any, validation: float = 0.2, *, rng: RNG = 0) -> tup
     names, numbers = _numbered(groups)
     if len(names) < 2:
         raise ValueError(f"`groups` must have at least 2 groups, so that one can be held out; got {len(names)}")
-    held = random.permutation(len(names))[: min(max(1, round(part * len(names))), len(names) - 1)]
+    count, order = min(max(1, round(part * len(names))), len(names) - 1), random.permutation(len(names))
+    if labels is not None:
+        kinds = _kinds(labels, numbers)
+        order = order[np.argsort(kinds[order], kind="stable")]
+        free = order[1:][kinds[order[1:]] == kinds[order[:-1]]]  # all but the first of each class
+        if not len(free):
+            raise ValueError("`labels` must have a class with at least 2 groups, so that one can be held out")
+        count = min(count, len(free))
+        order = free[(np.arange(count) * 2 + 1) * len(free) // (2 * count)]
+    held = order[:count]
     is_held = np.isin(numbers, held)
     return np.flatnonzero(~is_held), np.flatnonzero(is_held)
 
@@ -100,15 +114,21 @@ def folds_by_group(groups: Any, folds: int = 5, *, labels: Any = None, rng: RNG 
         raise ValueError(f"`folds` = {folds} needs as many groups; got {len(names)}")
     order = random.permutation(len(names))
     if labels is not None:
-        first = np.unique(numbers, return_index=True)[1]  # an example of each group
-        own, shape = plain_values("labels", labels)
-        if shape != numbers.shape:
-            raise ValueError(f"`labels` must have shape {numbers.shape}, like `groups`; got {shape}")
-        kinds = np.unique(np.array(own), return_inverse=True)[1][first]
+        kinds = _kinds(labels, numbers)
         order = order[np.argsort(kinds[order], kind="stable")]
     fold = np.empty(len(names), int)
     fold[order] = np.arange(len(names)) % folds
     return [np.flatnonzero(fold[numbers] == k) for k in range(folds)]
+
+
+def _kinds(labels: Any, numbers: np.ndarray) -> np.ndarray:
+    """Return the number of the class of each group, that of its first example."""
+    own, shape = plain_values("labels", labels)
+    if shape != numbers.shape:
+        raise ValueError(f"`labels` must have shape {numbers.shape}, like `groups`; got {shape}")
+    first = np.unique(numbers, return_index=True)[1]
+    kinds: np.ndarray = np.unique(np.array(own), return_inverse=True)[1][first]
+    return kinds
 
 
 def _numbered(groups: Any) -> tuple[list[Any], np.ndarray]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from rnnx._core.checks import check_lengths, real
+from rnnx._core.checks import check_lengths, flag, real
 from rnnx._core.inputs import host_array
 from rnnx._core.words import shown
 
@@ -52,7 +52,7 @@ class Scaler:
             raise ValueError("`scale` must not be 0")
 
     @classmethod
-    def fit(cls, values: Any, *, lengths: Any = None) -> "Scaler":
+    def fit(cls, values: Any, *, lengths: Any = None, shift: bool = True) -> "Scaler":
         """Return the scaler of the mean and the standard deviation of each feature.
 
         Parameters
@@ -61,6 +61,9 @@ class Scaler:
             Missing numbers (NaN) are left out. The scale of a feature that does not vary is 1.
         lengths : sequence of int, shape (n,), optional
             Steps past the lengths are left out, too.
+        shift : bool
+            False: subtract nothing, and divide by the mean of the absolute values, as counts need it
+            (`rnnx.losses.Poisson`).
 
         Raises
         ------
@@ -80,6 +83,9 @@ class Scaler:
                 raise ValueError(f"`values` must hold numbers of every feature; feature {k} has none")
             if (most := float(abs(row).max())) > _MOST:
                 raise ValueError(f"`values` must be finite and below {_MOST:g}; feature {k} has {most:g}")
+        if not flag("shift", shift):
+            sizes = [float(abs(row).mean()) for row in rows]
+            return cls((0.0,) * len(rows), tuple(size or 1.0 for size in sizes))
         pairs = [(float(row.mean()), float(row.std())) for row in rows]
         scales = [scale if scale > 1e-12 * abs(mean) else 1.0 for mean, scale in pairs]
         return cls(tuple(mean for mean, _ in pairs), tuple(scales))

@@ -212,8 +212,11 @@ class SeriesWindows(Shuffled[Batch]):
                 raise ValueError(f"`future` of {of} must go on for `horizon` = {self.horizon} steps; got {more}")
         return self._inputs(np.arange(len(self.series)), self._ends)
 
-    def scalers(self) -> tuple[Scaler, Scaler]:
-        """Return scalers of the inputs and the targets, from the steps that these windows may see."""
+    def scalers(self, *, shift: bool = True) -> tuple[Scaler, Scaler]:
+        """Return scalers of the inputs and the targets, from the steps that these windows may see.
+
+        `shift` is that of `Scaler.fit` for the targets.
+        """
         counts = np.diff(self._last, prepend=0)
         stops = self._starts + self.input_length + (counts - 1) * self.stride + self.horizon
         used = [np.arange(f, f + n) for f, n, k in zip(self._first, stops, counts, strict=True) if k]
@@ -221,11 +224,11 @@ class SeriesWindows(Shuffled[Batch]):
         parts = [Scaler.fit(self._known[:, None, steps]), Scaler((0.0,), (1.0,))]
         parts += [] if self._future is None else [Scaler.fit(self._future[:, None])]
         parts += [] if self._static is None else [Scaler.fit(self._static)]
-        targets = Scaler.fit(self._targets[:, None, steps])
+        targets = Scaler.fit(self._targets[:, None, steps], shift=shift)
         if self.season is not None:
             batch, n = self.gather(np.unique(np.linspace(0, len(self) - 1, 1000).astype(int))), self.n_targets
             known = np.where(batch.weights > 0, batch.targets, np.nan)
-            targets, levels = Scaler.fit(known), Scaler.fit(batch.inputs[:n])
+            targets, levels = Scaler.fit(known, shift=shift), Scaler.fit(batch.inputs[:n])
             parts[0] = Scaler(levels.mean + parts[0].mean[n:], levels.scale + parts[0].scale[n:])
         inputs = Scaler(tuple(m for p in parts for m in p.mean), tuple(s for p in parts for s in p.scale))
         return inputs, targets
@@ -244,7 +247,8 @@ def _held(series: Sequence[Series], targets: np.ndarray, firsts: np.ndarray, gap
         own = (
             f"targets of series {which}" if series[which].id is None else f"targets of the series {series[which].id!r}"
         )
-        where = f"{own} hold NaN at step {place - firsts[which]}"
+        step, times = place - firsts[which], series[which].times
+        where = f"{own} hold NaN at step {step}" + ("" if times is None else f", {times[step]}")
         if gaps == "error":
             raise ValueError(f"{where}; pass gaps='hold' to give the model the last value before it")
         if missing[:, firsts].any():

@@ -67,8 +67,9 @@ class Series:
         if self.past is not None and self.past.shape[1] != steps:
             raise ValueError(f"`past` must have the T = {steps} steps of `targets`; got {self.past.shape[1]}")
         if self.future is not None and self.future.shape[1] < steps:
+            hint = f"; of shape {self.future.shape}, pass future.T" if len(self.future) >= steps else ""
             raise ValueError(
-                f"`future` must have at least the T = {steps} steps of `targets`; got {self.future.shape[1]}"
+                f"`future` must have at least the T = {steps} steps of `targets`; got {self.future.shape[1]}{hint}"
             )
         if self.times is not None:
             times: Any = self.times

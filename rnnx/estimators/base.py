@@ -74,6 +74,12 @@ class Estimator(BaseEstimator):
         self.history_ = history
 
 
+def not_masked(name: str, values: Any) -> None:
+    """Raise TypeError for a masked array: scikit-learn would drop its mask."""
+    if isinstance(values, np.ma.MaskedArray):
+        raise TypeError(f"`{name}` must not be a masked array, whose mask would be lost: fill the missing values first")
+
+
 def check_finite(name: str, values: np.ndarray) -> None:
     """Raise ValueError unless all numbers are finite."""
     if values.dtype.kind == "f" and not (finite := np.isfinite(values)).all():

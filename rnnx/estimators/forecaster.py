@@ -3,9 +3,8 @@
 Dimensions: T steps, n_t targets, n_f numbers that are known in advance.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import KW_ONLY, dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -13,11 +12,14 @@ from sklearn.utils.validation import check_is_fitted
 
 from rnnx import models
 from rnnx._core.checks import integer, integer_vector, real
+from rnnx._core.words import in_words_of_the_caller
 from rnnx.analysis import forecast
 from rnnx.data import Series, SeriesWindows
 from rnnx.estimators.base import Estimator
-from rnnx.estimators.times import Origin, origin_of
+from rnnx.estimators.series import WORDS, for_each, joined, known, read
+from rnnx.estimators.times import Origin
 from rnnx.losses import Loss, Quantile, as_loss
+from rnnx.losses.quantiles import checked_levels
 
 
 @dataclass(eq=False, repr=False)
@@ -33,7 +35,8 @@ class Forecaster(Estimator):
     dtype, device, random_state, progress_bar
         As for `SequenceClassifier`.
     loss
-        As for `rnnx.models.SequenceRegressor`; default: that of `quantiles`.
+        "quantile", the default, of `quantiles`; "gaussian", "student_t" or "poisson" for a distribution, or another of
+        `rnnx.models.SequenceRegressor`. "poisson" needs `season` = None.
     horizon : int, optional
         Steps to forecast; default: the largest of the `fh` that `fit` gets.
     input_length : int, optional
@@ -42,7 +45,8 @@ class Forecaster(Estimator):
         Learn the difference from the seasonal naive forecast (1: from the last value); None: the values themselves.
         See `rnnx.data.SeriesWindows`, also for `stride` and `gaps`.
     quantiles : sequence of float
-        What `predict_quantiles` forecasts, and `predict` the one nearest to 0.5.
+        What `predict_quantiles` forecasts by default and, with the loss "quantile", all that it can; there `predict`
+        forecasts the one nearest to 0.5. Otherwise it forecasts the mean.
     stride : int
     gaps : {"error", "hold"}
 
@@ -102,25 +106,29 @@ class Forecaster(Estimator):
             Before any work, if a parameter or an argument is wrong.
         """
         seed = self._seed()
-        series, self._origins = _read(y, X)
+        series, self._origins = read(y, X)
         loss = self._loss()
-        with _in_words_of_the_caller():
+        for one in series:
+            loss.check_targets("y", one.targets)
+        with in_words_of_the_caller(WORDS):
             windows = self._windows(series, fh)
             train, held = windows, None
             longest = max(one.targets.shape[1] for one in series)
             if count := self._held_out(longest):
                 train, held = windows.split(max(count, windows.horizon))
-        inputs, targets = train.scalers()
+            inputs, targets = train.scalers(shift=loss.shifts)
         options = self._options(seed) | {"loss": loss, "per_step": True, "bidirectional": self.bidirectional}
-        options |= {"input_scaler": inputs} | ({"target_scaler": targets} if loss.least == -np.inf else {})
+        options |= {"input_scaler": inputs, "target_scaler": targets}
         model = models.SequenceRegressor(windows.n_inputs, self.hidden_size, windows.n_targets, **options)
-        self._train(model, train, held, seed)
+        with in_words_of_the_caller(WORDS):
+            self._train(model, train, held, seed)
         self._data = windows
         return self
 
     def _loss(self) -> Loss:
-        loss = Quantile(tuple(self.quantiles)) if self.loss is None else as_loss(self.loss, ("numbers",))
-        if self.season is not None and loss.least > -np.inf:
+        levels = checked_levels(self.quantiles)
+        loss = Quantile(levels) if self.loss in (None, "quantile") else as_loss(self.loss, ("numbers",))
+        if self.season is not None and not loss.shifts:
             raise ValueError(f"`season` must be None for the loss {loss!r}, because differences may be negative")
         return loss
 
@@ -135,6 +143,9 @@ class Forecaster(Estimator):
         if length is None:
             most = max(one.targets.shape[1] for one in series) - horizon
             length = max(1, min(2 * max(horizon, season or 1), most))
+        for k, one in enumerate(series):
+            if (steps := one.targets.shape[1]) < length and len(series) > 1:
+                raise ValueError(f"`y[{k}]` must have at least `input_length` = {length} steps; got {steps}")
         return SeriesWindows(series, length, horizon, stride=self.stride, gaps=self.gaps, season=season)
 
     def _steps(self, fh: Any, horizon: int | None) -> np.ndarray:
@@ -156,13 +167,14 @@ class Forecaster(Estimator):
     def update(self, y: Any, X: Any = None) -> Self:
         """Add values after those that the model knows, so that forecasts begin later; it is not trained further."""
         check_is_fitted(self)
-        series, origins = _read(y, X)
+        series, origins = read(y, X)
         if len(series) != len(self._origins):
             raise ValueError(f"`y` must have the {len(self._origins)} series of `fit`; got {len(series)}")
-        with _in_words_of_the_caller():
-            joined = [_joined(a, b) for a, b in zip(self._data.series, series, strict=True)]
-            self._data = self._with(joined)
+        with in_words_of_the_caller(WORDS):
+            longer = [joined(a, b) for a, b in zip(self._data.series, series, strict=True)]
+            data = self._with(longer)
         self._origins = [a.after(b) for a, b in zip(self._origins, origins, strict=True)]
+        self._data = data
         return self
 
     def _with(self, series: list[Series]) -> SeriesWindows:
@@ -180,10 +192,17 @@ class Forecaster(Estimator):
         X : array or frame, shape (at least the largest of `fh`, n_f), optional
             The numbers that are known in advance, after the last step of `y`.
         """
-        return self._forecast(fh, X, ["forecast"], Origin.point)
+        return self._forecast(fh, X, (), Origin.point)
 
     def predict_quantiles(self, fh: Any = None, X: Any = None, alpha: Any = None) -> Any:
-        """Return quantiles of the forecasts, by default all `quantiles`.
+        """Return quantiles of the forecasts.
+
+        Parameters
+        ----------
+        fh, X
+            As for `predict`.
+        alpha : float or sequence of float, optional
+            Their levels; default: `quantiles`. A loss that is a likelihood has all, "quantile" those of `quantiles`.
 
         Returns
         -------
@@ -192,7 +211,7 @@ class Forecaster(Estimator):
         return self._forecast(fh, X, self._levels(alpha), Origin.quantiles)
 
     def predict_interval(self, fh: Any = None, X: Any = None, coverage: Any = 0.8) -> Any:
-        """Return intervals that contain this part of the values, between two of `quantiles`.
+        """Return intervals that contain this part of the values, between two quantiles.
 
         Returns
         -------
@@ -203,99 +222,31 @@ class Forecaster(Estimator):
         return self._forecast(fh, X, levels, lambda origin, found, steps: origin.interval(found, steps, part))
 
     def _levels(self, alpha: Any) -> list[float]:
-        """Return levels of quantiles that the model forecasts; None means all of them."""
+        """Return levels of quantiles that the model forecasts, in the order of the caller."""
         check_is_fitted(self)
         loss = self.model_.loss_function
-        known = loss.quantiles if isinstance(loss, Quantile) else ()
-        if not known:
-            raise ValueError(f"the loss {loss!r} forecasts no quantiles: leave `loss` None, and set `quantiles`")
-        levels = [*known] if alpha is None else [alpha] if np.ndim(alpha) == 0 else [*alpha]
-        missing = [q for q in levels if q not in known]
-        if missing or not levels:
-            raise ValueError(f"the model forecasts the quantiles {[*known]}; got {missing or 'none'}: set `quantiles`")
+        if alpha is None:
+            alpha = loss.quantiles if isinstance(loss, Quantile) else self.quantiles
+        levels = [real("alpha", q, "(0, 1)") for q in ([alpha] if np.ndim(alpha) == 0 else alpha)]
+        loss.check_levels(sorted(set(levels)))
         return levels
 
-    def _forecast(self, fh: Any, X: Any, names: Sequence[Any], shaped: Callable[..., Any]) -> Any:
-        """Return these of the forecasts that `rnnx.analysis.forecast` names, in the form of `y`."""
+    def _forecast(self, fh: Any, X: Any, levels: Sequence[float], shaped: Callable[..., Any]) -> Any:
+        """Return the forecast, or quantiles of these levels, in the form of `y`."""
         check_is_fitted(self)
         steps = self.fh_ if fh is None else self._steps(fh, self._data.horizon)
         data = self._data
-        with _in_words_of_the_caller():
+        with in_words_of_the_caller(WORDS):
             if X is not None:
-                ends = _for_each(X, self._origins[0].listed, len(data.series))
+                ends = for_each(X, self._origins[0].listed, len(data.series))
+                for origin, end in zip(self._origins, ends, strict=True):
+                    origin.check_index("X", end, ahead=True)
                 need = data.horizon if self.bidirectional else int(steps.max())
-                data = self._with([_known(a, b, need, data.horizon) for a, b in zip(data.series, ends, strict=True)])
-            found = forecast(self.model_, data)
-        own = {name: found[str(name)][..., steps - 1] for name in names}
+                data = self._with([known(a, b, need, data.horizon) for a, b in zip(data.series, ends, strict=True)])
+            found = forecast(self.model_, data, quantiles=sorted(set(levels)) or None)
+        own = {name: found[str(name)][..., steps - 1] for name in levels or ("forecast",)}
         results = [
             shaped(origin, {name: values[:, k] for name, values in own.items()}, steps)
             for k, origin in enumerate(self._origins)
         ]
         return results[0] if len(results) == 1 and not self._origins[0].listed else results
-
-
-@contextmanager
-def _in_words_of_the_caller() -> Iterator[None]:
-    """Name the arguments as estimators do."""
-    try:
-        yield
-    except (TypeError, ValueError) as error:
-        words = str(error)
-        for theirs, ours in (("`targets`", "`y`"), ("`series`", "`y`"), ("targets of series", "the values of series")):
-            words = words.replace(theirs, ours)
-        raise type(error)(words.replace("`future`", "`X`")) from None
-
-
-def _for_each(X: Any, listed: bool, n: int) -> list[Any]:
-    """Return what is known in advance for each of n series; it is a list if `y` is one."""
-    if not listed or X is None:
-        return [X] * n
-    if not isinstance(X, list | tuple) or len(X) != n:
-        raise ValueError(f"`X` must be a list as long as `y`, {n}")
-    return [*X]
-
-
-def _read(y: Any, X: Any) -> tuple[list[Series], list[Origin]]:
-    """Return the series of `y`, with what is known in advance, and what they were."""
-    listed = isinstance(y, list | tuple) and len(y) > 0 and not np.isscalar(y[0])
-    many = [*y] if listed else [y]
-    series, origins = [], []
-    for one, future in zip(many, _for_each(X, listed, len(many)), strict=True):
-        origins.append(origin_of(one, listed))
-        with _in_words_of_the_caller():
-            if isinstance(one, Series):
-                series.append(one)
-            else:
-                series.append(Series(_rows(one), future=None if future is None else _rows(future)))
-    return series, origins
-
-
-def _rows(values: Any) -> Any:
-    """Return numbers with the time last."""
-    array = values.to_numpy() if hasattr(values, "to_numpy") else np.asarray(values)
-    return array.T
-
-
-def _known(series: Series, X: Any, need: int, horizon: int) -> Series:
-    """Return a series with what is known in advance for `need` of the steps of the horizon, and repeated after them."""
-    if series.future is None:
-        raise ValueError("`X` must be given to `fit`, too")
-    more = np.atleast_2d(_rows(X))
-    if len(more) != len(series.future):
-        raise ValueError(f"`X` must have {len(series.future)} columns, as in `fit`; got {len(more)}")
-    if more.shape[1] < need:
-        raise ValueError(f"`X` must have the {need} steps after the last one of `y`; got {more.shape[1]}")
-    more = np.pad(more, ((0, 0), (0, max(0, horizon - more.shape[1]))), mode="edge")
-    return replace(series, future=np.concatenate([series.future[:, : series.targets.shape[1]], more], axis=1))
-
-
-def _joined(series: Series, after: Series) -> Series:
-    """Return a series with the values of another one after it."""
-    parts: dict[str, Any] = {}
-    end = series.targets.shape[1]
-    for name in ("targets", "past", "future"):
-        first, second = getattr(series, name), getattr(after, name)
-        if (first is None) != (second is None) or (first is not None and len(first) != len(second)):
-            raise ValueError(f"`{name}` must have as many numbers per step as in `fit`")
-        parts[name] = None if first is None else np.concatenate([first[:, :end], second], axis=1)
-    return Series(**parts, static=series.static, id=series.id)

@@ -3,6 +3,7 @@
 Dimensions: n sequences of T steps with n_x features.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,8 @@ from rnnx._core.inputs import host_array
 from rnnx._core.words import shown
 from rnnx.data import FrameSequences, sequences_from_frame
 from rnnx.data.arrange import named_sequences
-from rnnx.estimators.base import check_finite
+from rnnx.data.labels import plain_values
+from rnnx.estimators.base import check_finite, not_masked
 
 Sequences = tuple[np.ndarray, np.ndarray | None]  # (n_x, n, T), and lengths
 
@@ -30,8 +32,15 @@ def sequences_of(estimator: Any, X: Any, axes: str, reset: bool) -> Sequences:
     """
     if axes not in ("ntf", "nft"):
         raise ValueError(f"`axes` must be 'ntf' or 'nft'; got {shown(axes)}")
+    not_masked("X", X)
+    if isinstance(X, np.ndarray) and X.dtype == object and X.ndim == 1:  # of sequences
+        X = [*X]
     kind = _kind(X)
+    if kind == "table" and not reset and estimator.n_features_in_ == 1 and np.ndim(X) == 2:
+        X, kind, axes = np.asarray(X)[:, :, None], "array", "ntf"  # fitted to sequences of one feature
     if kind == "table":
+        if not reset and 1 < _model_inputs(estimator) == np.shape(X)[-1]:
+            raise ValueError("`X` must hold several sequences, (n, T, n_x); of one, (T, n_x), pass X[None]")
         array = validate_data(estimator, X, reset=reset)[None]
         _check_features(estimator, 1, estimator.n_features_in_, reset)
         return array, None
@@ -43,9 +52,9 @@ def sequences_of(estimator: Any, X: Any, axes: str, reset: bool) -> Sequences:
         for k, row in enumerate(X):
             check_finite(f"X[{k}]", host_array(f"X[{k}]", row))
         sequences, lengths = named_sequences("X", X, "t" if kind == "rows" else axes[1:])
-    n_x, n = sequences.shape[:2]
-    if not n:
-        raise ValueError("`X` must hold at least one sequence")
+    n_x, n, n_steps = sequences.shape
+    if not n or not n_x or not (n_steps if lengths is None else max(lengths)):
+        raise ValueError(f"`X` must hold at least one sequence, step and feature; got {np.shape(X) or len(X)}")
     _check_features(estimator, n_x, n_x, reset)
     return sequences, lengths
 
@@ -62,6 +71,15 @@ def frame_sequences(estimator: Any, X: Any, y: Any, id: str, time: str | None, r
     return sequences_from_frame(X, id=id, time=time, inputs=names, target=y)
 
 
+def labels_of(y: Any) -> Any:
+    """Return labels as an array of their own kind; raise ValueError if one is missing."""
+    if not isinstance(y, list | tuple) and not hasattr(y, "to_numpy") and getattr(y, "dtype", None) != np.dtype(object):
+        return y
+    own, shape = plain_values("y", y)
+    one_kind = len(set(map(type, own))) == 1
+    return np.array(own, None if one_kind else object).reshape(shape)
+
+
 def is_frame(X: Any) -> bool:
     """Return whether this is a data frame, or a dict of columns."""
     return isinstance(X, dict) or (hasattr(X, "columns") and not isinstance(X, np.ndarray))
@@ -69,8 +87,13 @@ def is_frame(X: Any) -> bool:
 
 def _kind(X: Any) -> str:
     """Return "array" for three axes, "list" or "rows" for sequences of unequal lengths, otherwise "table"."""
+    if isinstance(X, Iterator):
+        raise TypeError(f"`X` must be an array, a list or a data frame; got {type(X).__name__}: pass list(X)")
     if not isinstance(X, list | tuple) or not len(X):
-        return "array" if len(getattr(X, "shape", ())) == 3 else "table"
+        n_axes = len(getattr(X, "shape", ()))
+        if n_axes > 3:
+            raise ValueError(f"`X` must have shape (n, T, n_x) or (n, T); got {tuple(X.shape)}")
+        return "array" if n_axes == 3 else "table"
     try:
         shapes = [np.shape(row) for row in X]
     except ValueError:
@@ -81,8 +104,12 @@ def _kind(X: Any) -> str:
     return "rows" if axes == {1} and len(set(shapes)) > 1 else "table"
 
 
+def _model_inputs(estimator: Any) -> int:
+    return int(estimator.model_.config["input_size"])
+
+
 def _check_features(estimator: Any, n_x: int, n_columns: int, reset: bool) -> None:
     if reset:
         estimator.n_features_in_ = n_columns
-    elif (expected := estimator.model_.config["input_size"]) != n_x:
+    elif (expected := _model_inputs(estimator)) != n_x:
         raise ValueError(f"`X` must have {expected} features per step, as in `fit`; got {n_x}")

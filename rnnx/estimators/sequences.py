@@ -16,9 +16,13 @@ from sklearn.utils.validation import _check_sample_weight, _num_samples, check_a
 from rnnx import models
 from rnnx._core import arrays as ns
 from rnnx._core.checks import flag
-from rnnx.data import Examples, Scaler
-from rnnx.estimators.base import Estimator
-from rnnx.estimators.inputs import Sequences, frame_sequences, is_frame, sequences_of
+from rnnx._core.words import in_words_of_the_caller
+from rnnx.data import Examples, Scaler, split_by_group
+from rnnx.estimators.base import Estimator, not_masked
+from rnnx.estimators.inputs import Sequences, frame_sequences, is_frame, labels_of, sequences_of
+from rnnx.losses import as_loss
+
+_WORDS = {"`inputs`": "`X`", "`targets`": "`y`"}
 
 
 @dataclass(eq=False, repr=False)
@@ -32,10 +36,15 @@ class SequenceEstimator(Estimator):
     scale: bool = True
 
     @abstractmethod
-    def _model(self, n_x: int, y: np.ndarray, **options: Any) -> tuple[models.SequenceModel, np.ndarray]:
-        """Return a new model, and checked targets as it takes them."""
+    def _encoded(self, y: Any) -> np.ndarray:
+        """Return checked targets as the model takes them."""
+
+    @abstractmethod
+    def _model(self, data: Examples, **options: Any) -> models.SequenceModel:
+        """Return a new model for this training set."""
 
     def _weights(self, y: np.ndarray, sample_weight: Any) -> Any:
+        not_masked("sample_weight", sample_weight)
         return None if sample_weight is None else _check_sample_weight(sample_weight, y, ensure_non_negative=True)
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
@@ -65,20 +74,29 @@ class SequenceEstimator(Estimator):
         options: dict[str, Any] = {"bidirectional": self.bidirectional}
         (x, lengths), y = self._checked(X, y, reset=True)
         weights = self._weights(y, sample_weight)
+        data, held = self._divided(Examples(x, self._encoded(y), lengths=lengths, weights=weights), seed)
         if flag("scale", self.scale):
-            options["input_scaler"] = Scaler.fit(x, lengths=lengths)
-        model, targets = self._model(len(x), y, **options, **self._options(seed))
-        data, held = Examples(x, targets, lengths=lengths, weights=weights), None
-        if count := self._held_out(len(data)):
-            if count >= len(data):
-                raise ValueError(f"`patience` needs examples to hold out, at least 2; got {len(data)}")
-            order = np.random.default_rng(seed).permutation(len(data))
-            data, held = data.take(np.sort(order[count:])), data.take(np.sort(order[:count]))
-        self._train(model, data, held, seed)
+            with in_words_of_the_caller({"`values`": "`X`"}):
+                options["input_scaler"] = Scaler.fit(data.inputs, lengths=data.lengths)
+        model = self._model(data, **options, **self._options(seed))
+        with in_words_of_the_caller(_WORDS):
+            self._train(model, data, held, seed)
         return self
+
+    def _divided(self, data: Examples, seed: int) -> tuple[Examples, Examples | None]:
+        """Return the training set, and what `patience` holds out; classes are spread evenly over both."""
+        if not self._held_out(n := len(data)):
+            return data, None
+        labels = None if data.targets.dtype.kind == "f" else data.targets
+        if n < 2 or (labels is not None and np.bincount(labels).max() < 2):
+            of_class = "" if labels is None else " of a class"
+            raise ValueError(f"`patience` needs at least 2 examples{of_class}, so that one can be held out")
+        train, held = split_by_group(np.arange(n), self.validation_fraction, labels=labels, rng=seed)
+        return data.take(train), data.take(held)
 
     def _checked(self, X: Any, y: Any, reset: bool) -> tuple[Sequences, Any]:
         """Return sequences and targets; `y` may be None."""
+        not_masked("y", y)
         if self.id is None or not is_frame(X):
             sequences = sequences_of(self, X, self.axes, reset)
         else:
@@ -103,7 +121,8 @@ class SequenceEstimator(Estimator):
         """Return what a method of the model says, with the sequences first."""
         check_is_fitted(self)
         (x, lengths), _ = self._checked(X, None, reset=False)
-        found: np.ndarray = ns.to_host(getattr(self.model_, method)(x, lengths=lengths))
+        with in_words_of_the_caller(_WORDS):
+            found: np.ndarray = ns.to_host(getattr(self.model_, method)(x, lengths=lengths))
         return found.T
 
     def __sklearn_tags__(self) -> Any:
@@ -180,14 +199,17 @@ class SequenceClassifier(ClassifierMixin, SequenceEstimator):
     _: KW_ONLY
     class_weight: Any = None
 
-    def _model(self, n_x: int, y: Any, **options: Any) -> tuple[models.SequenceModel, np.ndarray]:
-        y = column_or_1d(y, warn=True)
+    def _encoded(self, y: Any) -> np.ndarray:
+        y = column_or_1d(labels_of(y), warn=True)
         check_classification_targets(y)
         self.classes_, targets = np.unique(y, return_inverse=True)
+        return targets
+
+    def _model(self, data: Examples, **options: Any) -> models.SequenceModel:
         plain = self.classes_.tolist()
         if all(isinstance(c, str | int | bool) for c in plain):
             options["classes"] = plain
-        return models.SequenceClassifier(n_x, self.hidden_size, len(plain), **options), targets
+        return models.SequenceClassifier(len(data.inputs), self.hidden_size, len(plain), **options)
 
     def _weights(self, y: Any, sample_weight: Any) -> Any:
         weights = super()._weights(y, sample_weight)
@@ -223,7 +245,7 @@ class SequenceRegressor(RegressorMixin, SequenceEstimator):
     loss
         As for `rnnx.models.SequenceRegressor`.
     scale : bool
-        Standardize each feature, and targets if the loss allows it.
+        Standardize each feature, and targets.
 
     Attributes
     ----------
@@ -248,16 +270,19 @@ class SequenceRegressor(RegressorMixin, SequenceEstimator):
     True
     """
 
-    def _model(self, n_x: int, y: Any, **options: Any) -> tuple[models.SequenceModel, np.ndarray]:
+    def _encoded(self, y: Any) -> np.ndarray:
         y = check_array(y, ensure_2d=False, input_name="y", dtype="numeric", estimator=self).astype(float)
         if y.ndim > 2:
             raise ValueError(f"`y` must have shape (n,) or (n, n_y); got {y.shape}")
-        self._flat, targets = y.ndim == 1, np.atleast_2d(y.T)
-        model = models.SequenceRegressor(n_x, self.hidden_size, len(targets), **options)
-        if self.scale and model.loss_function.least == -np.inf:
-            options["target_scaler"] = Scaler.fit(targets)
-            model = models.SequenceRegressor(n_x, self.hidden_size, len(targets), **options)
-        return model, targets
+        self._flat = y.ndim == 1
+        return np.atleast_2d(y.T)
+
+    def _model(self, data: Examples, **options: Any) -> models.SequenceModel:
+        if self.scale:
+            loss = as_loss(options.get("loss", "squared_error"), ("numbers",))
+            with in_words_of_the_caller({"`values`": "`y`"}):
+                options["target_scaler"] = Scaler.fit(data.targets, shift=loss.shifts)
+        return models.SequenceRegressor(len(data.inputs), self.hidden_size, len(data.targets), **options)
 
     def predict(self, X: Any) -> np.ndarray:
         """Return the predicted numbers, (n,) or (n, n_y)."""

@@ -37,9 +37,24 @@ class Origin:
             raise TypeError("`y` must have an index if, and only if, that of `fit` had one")
         if self.index is None:
             return replace(self, steps=self.steps + more.steps)
+        if not more.steps:
+            return self
         if not more.index[0] > self.index[-1]:
             raise ValueError(f"`y` must begin after {self.index[-1]}, the last step that is known; got {more.index[0]}")
+        if more.index[0] != (first := later(self.index, np.ones(1, int))[0]):
+            raise ValueError(f"`y` must go on at {first}; got {more.index[0]}")
         return replace(self, steps=self.steps + more.steps, index=self.index.append(more.index))
+
+    def check_index(self, name: str, values: Any, *, ahead: bool) -> None:
+        """Raise unless an index of dates, if both have one, is that of the series, or with `ahead` goes on after it."""
+        own = getattr(values, "index", None)
+        if own is None or not (_is_of_dates(self.index) and _is_of_dates(own)) or not len(own):
+            return
+        expected = later(self.index, np.arange(1, len(own) + 1)) if ahead else self.index
+        same = [a == b for a, b in zip(own, expected, strict=False)]
+        if not all(same):
+            place = same.index(False)
+            raise ValueError(f"the index of `{name}` must be {expected[place]} in row {place}; got {own[place]}")
 
     def point(self, values: dict[Any, np.ndarray], steps: np.ndarray) -> Any:
         """Return one forecast, in the form of the series."""
@@ -81,11 +96,30 @@ def origin_of(y: Any, listed: bool) -> Origin:
     if not (hasattr(y, "index") and hasattr(y, "iloc")):
         shape = np.shape(y)
         return Origin(shape[0] if shape else 0, None, None, len(shape) < 2, listed)
-    if not y.index.is_monotonic_increasing or not y.index.is_unique:
+    if not _is_of_dates(y.index) and not _is_of_numbers(y.index):
+        raise TypeError(f"the index of `y` must hold dates, periods or numbers; got {y.index.dtype}")
+    if not y.index.is_unique:
+        raise ValueError(f"the index of `y` has {y.index[y.index.duplicated()][0]} twice")
+    if not y.index.is_monotonic_increasing:
         raise ValueError("the index of `y` must increase: pass y.sort_index()")
     flat = not hasattr(y, "columns")
     later(y.index, np.ones(1, int))  # raises if the next step is not known
     return Origin(len(y), y.index, [y.name] if flat else [*y.columns], flat, listed)
+
+
+def _is_of_dates(index: Any) -> bool:
+    """Return whether this is an index of pandas of dates or periods."""
+    if not hasattr(index, "dtype"):
+        return False
+    import pandas
+
+    return isinstance(index, pandas.DatetimeIndex | pandas.PeriodIndex)
+
+
+def _is_of_numbers(index: Any) -> bool:
+    import pandas
+
+    return bool(pandas.api.types.is_numeric_dtype(index.dtype))
 
 
 def later(index: Any, steps: np.ndarray) -> Any:
@@ -99,10 +133,13 @@ def later(index: Any, steps: np.ndarray) -> Any:
     if isinstance(index, pandas.DatetimeIndex):
         frequency = index.freq or (pandas.infer_freq(index) if len(index) > 2 else None)
         if frequency is None:
-            raise ValueError("the index of `y` must have a frequency: pass y.asfreq(...), such as y.asfreq('D')")
+            gaps = np.diff(index.asi8)
+            odd = int(np.argmax(gaps != np.median(gaps)))
+            found = f"{index[odd + 1]} comes after {index[odd]}" if len(gaps) > 1 else f"it holds {len(index)} dates"
+            raise ValueError(
+                f"the index of `y` must have a frequency: pass y.asfreq(...), such as y.asfreq('D'); {found}"
+            )
         return pandas.date_range(index[-1], periods=int(steps.max()) + 1, freq=frequency)[steps]
-    if not pandas.api.types.is_numeric_dtype(index.dtype):
-        raise TypeError(f"the index of `y` must hold dates, periods or numbers; got {index.dtype}")
     gaps = np.diff(index.to_numpy())
     if len(gaps) and not np.allclose(gaps, gaps[0]):
         raise ValueError("the index of `y` must be evenly spaced: add the missing steps")

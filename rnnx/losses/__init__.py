@@ -7,9 +7,10 @@ from rnnx._core.words import shown
 from rnnx.losses.classification import BinaryCrossEntropy, CrossEntropy, MultiLabel
 from rnnx.losses.likelihoods import Gaussian, Poisson, StudentT
 from rnnx.losses.loss import Loss
-from rnnx.losses.regression import NSE, AbsoluteError, Huber, Quantile, SquaredError
+from rnnx.losses.regression import ESR, NSE, AbsoluteError, Huber, Quantile, SquaredError
 
 __all__ = [
+    "ESR",
     "LOSSES",
     "NSE",
     "AbsoluteError",
@@ -38,6 +39,7 @@ LOSSES: dict[str, type[Loss]] = {
         StudentT,
         Poisson,
         NSE,
+        ESR,
         CrossEntropy,
         BinaryCrossEntropy,
         MultiLabel,

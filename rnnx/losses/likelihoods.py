@@ -5,10 +5,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from rnnx._core import arrays as ns
 from rnnx._core.checks import real
 from rnnx.cells.vocabulary import Ops
 from rnnx.losses.loss import Loss
-from rnnx.losses.quantiles import normal_quantile, t_quantile, t_quantiles
+from rnnx.losses.quantiles import normal_quantile, poisson_quantiles, t_quantile, t_quantiles
 
 
 @dataclass(frozen=True, repr=False)
@@ -176,6 +177,12 @@ class Poisson(Loss):
     def distribution(self, ops: Ops, *outputs: Any) -> tuple[Any, ...]:
         """Return the rate."""
         return (ops.exp(outputs[0]),)
+
+    def quantile(self, described: Mapping[str, Any], level: float) -> Any:
+        """Return a quantile of the distribution, a count; the host computes it."""
+        rate = described["rate"]
+        counts = poisson_quantiles(level, ns.to_host(rate))
+        return ns.namespace(rate).asarray(counts, device=ns.device(rate))
 
     def value(self, ops: Ops, y: Any, target: Any) -> Any:
         """Return the loss of one target."""

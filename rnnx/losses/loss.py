@@ -25,6 +25,7 @@ from rnnx.cells.programs import Program
 from rnnx.cells.vocabulary import Ops, array_ops
 from rnnx.engines.operations import Loss as RowLoss
 from rnnx.engines.operations import Statistic
+from rnnx.losses.quantiles import checked_levels
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,11 @@ class Loss:
     def distribution(self, ops: Ops, *outputs: Any) -> tuple[Any, ...]:
         """Return what the outputs stand for, such as a mean and a positive scale; by default, themselves."""
         return outputs
+
+    @property
+    def shifts(self) -> bool:
+        """Whether targets may be shifted, so that they may become negative."""
+        return self.least == -np.inf
 
     @cached_property
     def rule(self) -> RowLoss:
@@ -244,9 +250,20 @@ class Loss:
 
     def quantile(self, described: Mapping[str, Any], level: float) -> Any:
         """Return the quantile of this level, between 0 and 1, of the distribution that `describe` returned."""
-        raise ValueError(
-            f"the loss {self.config['name']!r} has no quantiles, unlike 'gaussian', 'student_t' and 'quantile'"
-        )
+        others = "'quantile', 'gaussian', 'student_t' and 'poisson'"
+        raise ValueError(f"the loss {self.config['name']!r} has no quantiles, unlike {others}")
+
+    @property
+    def has_quantiles(self) -> bool:
+        """Whether the outputs are quantiles, or a distribution that has them."""
+        return type(self).quantile is not Loss.quantile
+
+    def check_levels(self, quantiles: Any) -> tuple[float, ...]:
+        """Return increasing levels of quantiles; raise ValueError unless the loss has them."""
+        levels = checked_levels(quantiles)
+        for level in levels:
+            self.quantile(dict.fromkeys(self.outputs, np.full(1, 3.0)), level)
+        return levels
 
     def predict(self, xp: Any, z: Array) -> Array:
         """Return the predictions of outputs: numbers (n, ...), or probabilities (classes, ...)."""

@@ -70,3 +70,48 @@ def t_quantiles(level: float, df: Any) -> Any:
     for coefficient in reversed(others):
         one, two = coefficient + 2.0 * s * one - two, one
     return first + s * one - two
+
+
+_LARGE = 1e6  # a rate beyond which the expansion below is exact but for one count in millions
+
+
+def poisson_quantiles(level: float, rates: np.ndarray) -> np.ndarray:
+    """Return the quantiles of Poisson distributions: the least counts k with P(X <= k) >= level.
+
+    The first guess is the Cornish-Fisher expansion, from which counts go up or down.
+    """
+    wide = np.asarray(rates, float)
+    z, root = normal_quantile(level), np.sqrt(wide)
+    with np.errstate(all="ignore"):  # rates of 0, infinity and NaN
+        more = np.where(wide > 1, (7 * z - z**3) / (72 * root), 0)
+        counts = np.maximum(np.ceil(wide + z * root + (z * z - 1) / 6 + more - 0.5), 0)
+        counts = np.where(np.isfinite(wide), counts, wide)
+    moving = wide < _LARGE
+    while moving.any():
+        k, rate = counts[moving], wide[moving]
+        below, here = _poisson_tail(k, rate)
+        change = (below < level) * 1 - ((k > 0) & (below - here >= level))
+        counts[moving] = k + change
+        moving[moving] = change != 0
+    return counts.astype(rates.dtype)
+
+
+def _poisson_tail(k: np.ndarray, rate: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return P(X <= k) and P(X = k) of Poisson distributions.
+
+    The first is the integral of t^k exp(-t) from the rate on, divided by that from 0 on, k!, which is computed, too.
+    """
+    spread = 12 * np.sqrt(k + 1)
+    low, high = np.maximum(k - spread, 0), k + spread + 40
+    middle = np.clip(rate, low, high)
+
+    def density(t: Any) -> np.ndarray:  # not above 1
+        t = np.maximum(t, 1e-300)
+        return np.exp(k * np.log(t / np.maximum(k, 1)) - (t - k))
+
+    left, right = np.zeros_like(rate), np.zeros_like(rate)
+    for node, weight in zip(*_quadrature(), strict=True):
+        left += weight * density(low + (middle - low) * node)
+        right += weight * density(middle + (high - middle) * node)
+    left, right = left * (middle - low), right * (high - middle)
+    return right / (left + right), density(rate) / (left + right)

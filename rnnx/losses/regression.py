@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from rnnx._core.arrays import Array
 from rnnx._core.checks import real
@@ -170,7 +170,7 @@ class NSE(Loss):
 
     See Also
     --------
-    SquaredError
+    ESR, SquaredError
 
     Examples
     --------
@@ -186,6 +186,7 @@ class NSE(Loss):
     name = "nse"
     by_step = False
     rule = SQUARED_ERROR
+    _about_mean: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "epsilon", real("epsilon", self.epsilon, "[0, inf)"))
@@ -202,9 +203,40 @@ class NSE(Loss):
         count = xp.sum(valid, axis=1, keepdims=True)
         count = xp.astype(xp.maximum(count, xp.ones_like(count)), y.dtype)
         zero = xp.zeros_like(targets)
-        mean = xp.sum(xp.where(valid, targets, zero), axis=2, keepdims=True) / count
+        mean: Any = 0.0
+        if self._about_mean:
+            mean = xp.sum(xp.where(valid, targets, zero), axis=2, keepdims=True) / count
         d = xp.where(valid, targets - mean, zero)
         scale = xp.sqrt(xp.sum(d * d, axis=2, keepdims=True) / count) + self.epsilon
         scale = xp.where(scale > 0, scale, xp.ones_like(scale))
         loss, dy = super().compare(xp, y / scale, targets / scale, ends, weights)
         return loss, dy / scale
+
+
+@dataclass(frozen=True, repr=False)
+class ESR(NSE):
+    """The error-to-signal ratio: the squared error of a sequence divided by the mean square of its targets.
+
+    For audio and other signals around 0, with predictions at every step.
+
+    Parameters
+    ----------
+    epsilon : float >= 0
+        Added to the root of the mean square, so that silence does not dominate.
+
+    See Also
+    --------
+    NSE, SquaredError
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rnnx.losses import ESR
+    >>> sound = np.array([[[1.0, -1.0, 1.0, -1.0], [0.1, -0.1, 0.1, -0.1]]])  # a loud and a soft signal
+    >>> float(ESR(epsilon=0)(0 * sound, sound)[0])  # silence instead of them
+    1.0
+    """
+
+    epsilon: float = 0.01
+    name = "esr"
+    _about_mean = False

@@ -1,5 +1,6 @@
 """The base of all models: a config to rebuild the model, and a training step."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -191,6 +192,14 @@ class Model(Parameterized, ABC):
         z, final, cache = self.run(batch, states, masks, True)
         loss, dz = self.compare(z, batch)
         return Step(loss, self.own_gradients(self.run_backward(scaled(dz, loss_scale), cache, ready=ready)), final)
+
+    @property
+    def largest(self) -> float:
+        """The largest number of the dtype of the parameters; infinity if the library does not say."""
+        try:
+            return float(self.xp.finfo(self.dtype).max)
+        except (TypeError, ValueError):
+            return math.inf
 
     def own_gradients(self, gradients: Parameters) -> Parameters:
         """Return the gradients of the parameters only."""

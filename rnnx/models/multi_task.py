@@ -13,7 +13,7 @@ from rnnx._core.inputs import Sizes
 from rnnx.data import Batch
 from rnnx.functional.heads import checked_dense_backward
 from rnnx.losses import as_loss
-from rnnx.models.base import Ready, check_attributes
+from rnnx.models.base import Initialization, Ready, check_attributes
 from rnnx.models.heads import Head, check_names, checked_heads
 from rnnx.models.layers import Dense, Parameters, States
 from rnnx.models.masks import Masks
@@ -269,4 +269,4 @@ def _of_head(batch: Batch, name: str) -> Batch:
     return replace(batch, targets=batch.targets[name], weights=weights, n_terms=n_terms)
 
 
-_OF_STACK = ("cell", "reset_after", "bidirectional", "dropout", "zoneout", "recurrent_dropout")
+_OF_STACK = StackOptions.__annotations__.keys() - Initialization.__annotations__.keys() - {"input_scaler"}

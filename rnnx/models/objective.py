@@ -84,10 +84,14 @@ class Objective:
 
     def compare(self, model: Any, z: Array, batch: Batch) -> tuple[Any, Array]:
         """Return the loss of outputs for a checked batch, and its gradient; of a part, its share of both."""
-        loss, dz = self._compare(model, z, batch)
         if batch.n_terms is None:
-            return loss, dz
-        share = self.count(batch) / (batch.n_terms or 1)
+            return self._compare(model, z, batch)
+        n_terms = self.count(batch)
+        if not n_terms:
+            zeros = model.xp.zeros_like(z)
+            return ns.number(model.xp.sum(zeros)), zeros
+        loss, dz = self._compare(model, z, batch)
+        share = n_terms / batch.n_terms
         return loss * share, dz * share
 
     def _compare(self, model: Any, z: Array, batch: Batch) -> tuple[Any, Array]:

@@ -7,7 +7,6 @@ import numpy as np
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
-from rnnx.losses.quantiles import checked_levels
 from rnnx.models.objective import checked_classes
 from rnnx.models.sequence_model import Options, SequenceModel
 
@@ -141,9 +140,10 @@ class SequenceRegressor(Predictor):
         Predict at every step (targets (output_size, m, T)) instead of at the end (targets (output_size, m)).
     loss : str or Loss
         "squared_error", the default, "absolute_error", "huber", "quantile", "gaussian", "student_t", "poisson", "nse",
-        or a loss of `rnnx.losses` with options, such as ``Quantile([0.1, 0.5, 0.9])``, or of your own.
+        "esr", or a loss of `rnnx.losses` with options, such as ``Quantile([0.1, 0.5, 0.9])``, or of your own.
     target_scaler : Scaler, optional
-        The model predicts in the raw units of the targets, while it learns standardized ones, of which the loss is.
+        The model predicts in the raw units of the targets, while it learns standardized ones, of which the loss is. For
+        "poisson" it must not shift: ``Scaler.fit(targets, shift=False)``.
     input_size, hidden_size, num_layers, **options
         As for `SequenceClassifier`, with its errors.
 
@@ -185,9 +185,9 @@ class SequenceRegressor(Predictor):
         inputs, **options
             As for `predict`.
         quantiles : sequence of float
-            Increasing levels, between 0 and 1: any of the losses "gaussian" and "student_t"; of "quantile", those that
-            the model was trained for. ``low, high = model.predict_quantiles(x, [0.05, 0.95]).values()`` is an interval
-            of 90 %.
+            Increasing levels, between 0 and 1: any of the losses "gaussian", "student_t" and "poisson"; of "quantile",
+            those that the model was trained for. ``low, high = model.predict_quantiles(x, [0.05, 0.95]).values()`` is
+            an interval of 90 %.
 
         Returns
         -------
@@ -199,8 +199,7 @@ class SequenceRegressor(Predictor):
         ValueError
             Also if the loss has no such quantiles.
         """
-        levels, loss = checked_levels(quantiles), self.loss_function
-        for level in levels:  # so that errors come before the work
-            loss.quantile(dict.fromkeys(loss.outputs, np.full(1, 3.0)), level)
+        loss = self.loss_function
+        levels = loss.check_levels(quantiles)
         described = self.predict_distribution(inputs, **options)
         return {str(level): loss.quantile(described, level) for level in levels}

@@ -147,9 +147,9 @@ class StackModel(Model):
         inputs, ends, given = self._checked_inputs(inputs, lengths, states)
         m, n_steps = inputs.shape[-2:]
         extra = self._checked_extra(extra, inputs)
-        most = float(self.xp.finfo(self.dtype).max)
-        check_finite({"inputs": inputs} | {f"extra[{name!r}]": a for name, a in extra.items()}, lengths, most)
-        check_finite({f"states[{name!r}]": s for name, s in given.items()}, None, most)
+        arrays = {"inputs": inputs} | {f"extra[{name!r}]": a for name, a in extra.items()}
+        check_finite(arrays, lengths, self.largest)
+        check_finite({f"states[{name!r}]": s for name, s in given.items()}, None, self.largest)
         on_host = host_lengths(lengths)
         for part in batch_slices(m, n_steps, self.stack, batch_size):
             stop = int(on_host[part].max(initial=1)) if cut and on_host is not None else n_steps

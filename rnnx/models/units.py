@@ -1,6 +1,5 @@
 """The units of a model's inputs and targets: raw ones outside, standardized ones inside. Dimensions: m examples."""
 
-import math
 from typing import Any
 
 from rnnx._core import arrays as ns
@@ -59,9 +58,12 @@ def unit_of_targets(scaler: Any, sizes: Sizes, loss: Loss) -> Unit | None:
     """Return the unit that the `target_scaler` of a model or a head gives."""
     if scaler is None:
         return None
-    if loss.kind != "numbers" or loss.least > -math.inf:
+    if loss.kind != "numbers":
         raise ValueError(f"`target_scaler` must be None for the loss {loss!r}")
     unit = Unit("target_scaler", scaler, sizes.n_y, sizes.n_y_name)
     if min(unit.scaler.scale) < 0:
         raise ValueError("`target_scaler` must have positive scales")  # quantiles would change places
+    if not loss.shifts and any(unit.scaler.mean):
+        own = "Scaler.fit(targets, shift=False)"
+        raise ValueError(f"`target_scaler` of the loss {loss!r} must not shift, but have the mean 0: pass {own}")
     return unit

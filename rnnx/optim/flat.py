@@ -60,8 +60,11 @@ class Joined:
         return cls(parameters, state, optimizer.slots)
 
     def matches(self, parameters: Tree, state: Tree) -> bool:
-        """Return whether these are the dicts of the last step."""
-        return self.views[0] is parameters and self.views[1] is state
+        """Return whether these are the parameters and the state of the last step."""
+        own, moments = self.views
+        if moments is not state or len(own) != len(parameters):
+            return False
+        return own is parameters or all(parameters[name] is a for name, a in own.items())
 
     def gradients(self, gradients: Named) -> Tree:
         """Join the gradients of the parameters."""

@@ -7,7 +7,7 @@ and the numbers of the update. A captured step was compared with the step itself
 
 import warnings
 from collections import Counter
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,15 +17,17 @@ from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx.data.batches import Batch, LateBatch
 from rnnx.engines.protocol import StepCapture
-from rnnx.models import Masks, SequenceModel
+from rnnx.models import Masks
+from rnnx.models.stack_model import StackModel
 from rnnx.optim import Joined, learning_rate_at
-from rnnx.training.precision import outcome, passes_in
+from rnnx.training.precision import outcome
 from rnnx.training.progress import PendingSteps
 from rnnx.training.step_memory import LateMasks, Memory, NeedsHost, write
+from rnnx.training.variants import average_numbers, averaged
 
 MOST = 16  # captured steps of a run
 MOST_MASKS = 64  # of a step
-_EXTRA = "extra."  # before the names of the inputs besides x
+_OF_BATCH = "inputs", "targets", "extra", "weights"
 _ERRORS = (RuntimeError, NotImplementedError)  # of a library, if a step needs the host
 
 
@@ -65,8 +67,7 @@ class CapturedStep:
         keywords = {"dtype": first.dtype, "device": ns.device(first)}
         self._gather = batch.gather if isinstance(batch, LateBatch) else None
         self._slots = {
-            name: xp.zeros(a.shape, dtype=xp.int64 if isinstance(a, np.ndarray) else a.dtype, device=ns.device(first))
-            for name, a in _arrays(batch).items()
+            name: xp.zeros(a.shape, dtype=_dtype(xp, a), device=ns.device(first)) for name, a in _arrays(batch).items()
         }
         sizes = {name: n for one in run.model.stack.directions for name, n in one.state_sizes.items()}
         m = next(iter(self._slots.values())).shape[-1 if self._gather else -2]
@@ -74,47 +75,43 @@ class CapturedStep:
         self.results = xp.zeros((3,), **keywords)
         self._masks = LateMasks((0,), slots=xp.zeros((MOST_MASKS, 2), dtype=xp.int64, device=ns.device(first)))
         self._names = [*run.optimizer.numbers(1.0, 1)]
-        self._numbers = xp.zeros((len(self._names) + 1,), dtype=xp.float64, device=ns.device(first))
+        n_numbers = len(self._names) + (1 if run.ema is None else 3)
+        self._numbers = xp.zeros((n_numbers,), dtype=xp.float64, device=ns.device(first))
 
     def load(self, batch: Batch, number: int) -> None:
         """Copy what differs from step to step: the batch, carried states, keys of masks, and numbers of the update."""
         run = self.run
         for target, value in zip(self._slots.values(), _arrays(batch).values(), strict=True):
             if isinstance(value, np.ndarray):
-                self._capture.write(target, np.ascontiguousarray(value, np.int64))
+                self._capture.write(target, np.ascontiguousarray(value, _dtype(np, value)))
             else:
                 target[...] = value
         if self._carried and run.states is not self.states:
             write(self.states.values(), [run.states[name] for name in self.states])
         if self._masks.places:
-            masks, keys = Masks((run.seed, number)), np.zeros((MOST_MASKS, 2), np.int64)
-            for place, slot in self._masks.places.items():
-                keys[slot] = masks.key(place).view(np.int64)
+            keys = np.zeros((MOST_MASKS, 2), np.int64)
+            for (place, (_, *part)), slot in self._masks.places.items():
+                keys[slot] = Masks((run.seed, number, *part)).key(place).view(np.int64)
             self._capture.write(self._masks.slots, keys)
         values = run.optimizer.numbers(learning_rate_at(run.optimizer.learning_rate, number), number)
-        self._capture.write(self._numbers, np.array([*values.values(), number], np.float64))
+        average = {} if run.ema is None else average_numbers(run.ema, number)
+        self._capture.write(self._numbers, np.array([*values.values(), number, *average.values()], np.float64))
 
     def _batch(self) -> Batch:
         """Return the batch, gathered here if its dataset is on the device."""
         arrays = dict(self._slots)
         if self._gather:
             arrays["inputs"], arrays["targets"] = self._gather.build(arrays.pop("rows"))
-        first = arrays.pop("inputs"), arrays.pop("targets"), arrays.pop("lengths", None)
-        extra = {name.removeprefix(_EXTRA): a for name, a in arrays.items()}
-        return Batch(*first, self._carried, extra or None)
+        parts: dict[str, Any] = dict.fromkeys(_OF_BATCH)
+        for name in _OF_BATCH:
+            by_name = {key.partition(".")[2]: a for key, a in arrays.items() if key.startswith(name + ".")}
+            parts[name] = arrays.get(name, by_name or None)
+        return Batch(**parts, lengths=arrays.get("lengths"), continues=self._carried)
 
     def work(self) -> None:
         """Compute a step, and write its results to the memory that stays."""
         run, memory, xp = self.run, self._memory, self.run.model.xp
-        scaled = {} if memory.scale is None else {"loss_scale": memory.scale.scale}
-        with passes_in(run.precision):
-            step = run.model.train_step(
-                self._batch(),
-                states=self.states if self._carried else None,
-                masks=self._masks,
-                segment_length=run.segment_length,
-                **scaled,
-            )
+        step = run.computed(self._batch(), self.states if self._carried else None, self._masks, memory.scale)
         gradients, norm = run.clipped(memory.joined.gradients(step.gradients), memory.scale)
         norm, finite, applied, scale = outcome(memory.scale, PendingSteps((), memory.finite), step.loss, norm)
         numbers = {name: self._numbers[k] for k, name in enumerate(self._names)}
@@ -123,6 +120,11 @@ class CapturedStep:
             run.optimizer.rule, numbers, [(p, *gradients.values(), *moments)]
         )
         write((p, *moments), [xp.where(applied, new, old) for new, old in zip(changed, (p, *moments), strict=True)])
+        if memory.average is not None:
+            of_average = dict(zip(("old", "new"), (self._numbers[k] for k in (-2, -1)), strict=True))
+            (old,) = memory.average.arrays[0].values()
+            (new,) = averaged({"all": old}, {"all": p}, of_average).values()
+            old[...] = xp.where(finite, new, old)
         write(self.states.values(), [xp.where(finite, step.states[name], s) for name, s in self.states.items()])
         if memory.scale is not None and scale is not None:
             write(memory.scale, scale)
@@ -132,7 +134,9 @@ class CapturedStep:
 
     def capture(self) -> bool:
         """Capture the step; return False, and change nothing, if that fails or its replay has other results."""
-        slots = [*self._memory.moments, *(self._memory.scale or ()), self._memory.finite]
+        memory = self._memory
+        slots = [*memory.moments, *(memory.scale or ()), memory.finite]
+        slots += [] if memory.average is None else [*memory.average.arrays[0].values()]
         slots += [*self.states.values(), self.results]
         xp = self.run.model.xp
         before = [ns.owned_copy(xp, a) for a in slots]
@@ -175,8 +179,8 @@ class CapturedSteps:
         if self._seen[key] < 2 or (key not in self._steps and len(self._steps) >= MOST):
             return None
         if self._memory is None or not self._memory.take(run):
-            joined = Joined.of(run.optimizer, run.model.parameters, run.optimizer_state)
-            if joined is None:
+            joined = Joined.of(run.optimizer, run.trained(), run.optimizer_state)
+            if joined is None or (run.ema is not None and not run.average):
                 return None
             self._memory, self._steps = Memory(run, joined), {}
             self._memory.take(run)
@@ -190,17 +194,16 @@ class CapturedSteps:
 
 def _key(run: Any, batch: Any) -> Hashable:
     """Return what a captured step depends on; None if the step cannot be captured."""
-    known = isinstance(run.model, SequenceModel) and type(run.model).__module__.startswith("rnnx.")
+    known = isinstance(run.model, StackModel) and type(run.model).__module__.startswith("rnnx.")
     there = type(batch) is LateBatch or (type(batch) is Batch and not ns.is_on_host(batch.inputs))
-    plain = run.parts is None and run.ema is None and not run.frozen
-    if not known or not there or not plain or not run.in_place or batch.weights is not None:
+    if not known or not there or not run.in_place or run.group.size > 1:
         return None
-    arrays = _arrays(batch)
-    if run.segment_length is not None and "lengths" in arrays:  # the segments' weights need their sum
+    arrays, cut = _arrays(batch), run.segment_length is not None or run.parts is not None
+    if cut and any(name.startswith(("lengths", "weights")) for name in arrays):  # how many are in each part?
         return None
     kinds = tuple((name, tuple(a.shape), str(a.dtype)) for name, a in arrays.items())
     gather = batch.gather.kind if type(batch) is LateBatch else None
-    settings = run.clip_norm, run.clip_value, run.precision
+    settings = run.clip_norm, run.clip_value, run.precision, run.segment_length, run.parts, run.ema is None
     return kinds, batch.continues, gather, settings, engines.settings(run.model.xp)
 
 
@@ -209,12 +212,22 @@ def _arrays(batch: Batch) -> dict[str, Array]:
     if isinstance(batch, LateBatch):
         arrays, n_steps = {"rows": batch.gather.rows}, batch.gather.n_steps
     else:
-        extra = {_EXTRA + name: a for name, a in (batch.extra or {}).items()}
-        arrays, n_steps = {"inputs": batch.inputs, "targets": batch.targets, **extra}, batch.inputs.shape[-1]
+        arrays, n_steps = {}, batch.inputs.shape[-1]
+        for name in _OF_BATCH:
+            value = getattr(batch, name)
+            by_name = {f"{name}.{key}": a for key, a in value.items()} if isinstance(value, Mapping) else {name: value}
+            arrays |= {key: a for key, a in by_name.items() if a is not None}
     lengths = batch.lengths
     if isinstance(lengths, np.ndarray) and (lengths == n_steps).all():
         lengths = None
     return arrays if lengths is None else {**arrays, "lengths": lengths}
+
+
+def _dtype(xp: Any, a: Array) -> Any:
+    """Return the dtype of an array in the memory of a step; those from the host are wide."""
+    if not isinstance(a, np.ndarray):
+        return a.dtype
+    return xp.float64 if a.dtype.kind == "f" else xp.int64
 
 
 def _warn(why: str) -> None:

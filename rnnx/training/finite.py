@@ -59,7 +59,7 @@ def not_finite(data: Any, model: Any = None) -> str:
 
     Nor are numbers that are too large for the dtype of a model. Values past an example's length do not count.
     """
-    most = largest(model)
+    most = getattr(model, "largest", math.inf)  # a model of the user's own may not say
     targets = getattr(data, "targets", None)
     arrays = {"inputs": getattr(data, "inputs", None)}
     arrays |= {f"targets[{k!r}]": a for k, a in targets.items()} if isinstance(targets, dict) else {"targets": targets}
@@ -69,11 +69,3 @@ def not_finite(data: Any, model: Any = None) -> str:
         if found := first_not_finite(name, a, data.lengths if by_step else None, most):
             return found
     return ""
-
-
-def largest(model: Any) -> float:
-    """Return the largest number that a model computes with; infinity if that is not known."""
-    try:
-        return float(model.xp.finfo(model.dtype).max)
-    except (AttributeError, TypeError, ValueError):
-        return math.inf

@@ -149,7 +149,8 @@ class Settings(TrainingSettings):
         except ValueError:  # for instance, the vocabulary lacks a character
             same = False
         if not same:
-            raise ValueError(f"{self.name()} differs from the text that the run was trained on")
+            other = "train another run from its model with --init-from"
+            raise ValueError(f"{self.name()} differs from the text that the run was trained on: {other}")
         return corpus
 
     def corpus(self, tokenizer: CharTokenizer | None = None, *, extend: bool = False) -> Corpus:

@@ -1,4 +1,4 @@
-"""The state of a training run, and one optimizer step.
+"""The state of a training run.
 
 On a device the host runs ahead: it fetches the losses when one is read, before an evaluation, and after a fixed number
 of steps; see `rnnx.training.progress`.
@@ -7,32 +7,26 @@ of steps; see `rnnx.training.progress`.
 import copy
 import inspect
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
-
-import numpy as np
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx._core.checks import check_methods, choice, flag, integer, real
 from rnnx.functional.quantization import check_trainable
-from rnnx.models import Masks, Step
-from rnnx.optim import Joined, clip_by_value, learning_rate_at
+from rnnx.optim import Joined, learning_rate_at
 from rnnx.optim.base import with_prefix
-from rnnx.optim.clipping import scale_to_norm
-from rnnx.training.captured import CapturedStep, CapturedSteps, Launch
+from rnnx.training.captured import CapturedSteps
 from rnnx.training.counters import Counters
 from rnnx.training.distributed.group import ALONE, Group
-from rnnx.training.finite import check_finite, check_model
-from rnnx.training.parts import Parts, checked_parts, train_in_parts
-from rnnx.training.precision import LossScale, loss_scale_for, outcome, passes_in, restored, saved
+from rnnx.training.finite import check_model
+from rnnx.training.parts import Parts, checked_parts
+from rnnx.training.precision import LossScale, loss_scale_for, restored, saved
 from rnnx.training.progress import Numbers, PendingSteps, Progress
-from rnnx.training.step_memory import Memory
-from rnnx.training.variants import averaged, frozen_names
+from rnnx.training.variants import frozen_names
 
 Arrays = dict[str, Array]
 REDUCTIONS = ("ordered", "fast")
-_NO_CLIPPING = 3e38  # no float32 gradient has a larger norm
 
 
 @dataclass
@@ -54,7 +48,7 @@ class TrainingState:
     shards: int | None = None
     group: Group = ALONE
     reduce: str = "ordered"
-    average: Arrays = field(default_factory=dict, init=False)  # of the parameters, with `ema`
+    average: Arrays = field(default_factory=dict, init=False)  # of the parameters that are trained, with `ema`
     counters: Counters = field(default_factory=Counters)
     optimizer_state: Arrays = field(default_factory=dict)
     states: Arrays = field(default_factory=dict)  # carried from batch to batch
@@ -77,7 +71,7 @@ class TrainingState:
         self.micro_batch_size, self.shards = checked_parts(self.micro_batch_size, self.shards, self.group)
         if self.ema is not None:
             self.ema = real("ema", self.ema, "(0, 1)")
-        self.optimizer_state = self.optimizer_state or self.optimizer.init(self._trained())
+        self.optimizer_state = self.optimizer_state or self.optimizer.init(self.trained())
         for name in ("clip_value", "clip_norm"):
             if getattr(self, name) is not None:
                 setattr(self, name, real(name, getattr(self, name), "(0, inf)"))
@@ -129,7 +123,7 @@ class TrainingState:
                 setattr(self.model if name == "parameters" else self, name, value)
         self._next = {}
 
-    def _trained(self) -> Arrays:
+    def trained(self) -> Arrays:
         """Return the parameters that are not frozen."""
         parameters: Arrays = self.model.parameters
         return {k: p for k, p in parameters.items() if k not in self._frozen} if self._frozen else parameters
@@ -141,125 +135,8 @@ class TrainingState:
             return self.model
         self.settle()
         model = copy.copy(self.model)
-        model.parameters = dict(self.average)
+        model.parameters = {**self.model.parameters, **copies(self.average)}  # later steps may overwrite the average
         return model
-
-    def _learn(self, batch: Any) -> Progress:
-        """Apply one optimizer step completely, or not at all."""
-        if len(self._pending) >= self._pending.max_steps:
-            self._check_settled()
-        carried = getattr(batch, "continues", False)
-        on_host = ns.is_on_host(next(iter(self.model.parameters.values())))
-        captured = None if on_host else self._captured.take(self, batch)
-        if captured is not None:
-            return self._launch_captured(*captured, batch)
-        scaled = {} if self.loss_scale is None else {"loss_scale": self.loss_scale.scale}
-        options: dict[str, Any] = {"segment_length": self.segment_length, **scaled}
-        options |= {"states": self.states if carried else None, "masks": Masks((self.seed, self.step + 1))}
-        with passes_in(self.precision):
-            if (parts := self.parts) is None:
-                step = self.model.train_step(batch, **options)
-            else:
-                options |= {"trained": self._trained(), "fast": self.reduce == "fast"}
-                step = train_in_parts(self.model, batch, parts, **options)
-        if self._frozen:
-            step = replace(step, gradients={k: d for k, d in step.gradients.items() if k[1:] not in self._frozen})
-        return self._update(step, batch) if on_host else self._launch_update(step, batch)
-
-    def _update(self, step: Step, batch: Any) -> Progress:
-        """Update on the host, if loss and gradients are finite.
-
-        An update in place alternates between two sets of arrays, so that the old state is there until the new one is
-        complete.
-        """
-        number, parameters, state = self.step + 1, self.model.parameters, self.optimizer_state
-        check_finite("the loss is", step.loss, number, batch, parameters)
-        gradients, norm = self.clipped(step.gradients, self.loss_scale)
-        applied, scale = True, self.loss_scale
-        if scale is not None:
-            norm, _, applied, scale = outcome(scale, self._pending, step.loss, norm)
-        check_finite("the gradients are", float(norm), number, batch, parameters)
-        count = self.model.count(batch)
-        counters = self.counters.with_numbers(step.loss, float(norm), count).after_step(count)
-        new = {"states": step.states, "counters": counters, "loss_scale": scale}
-        trained = self._trained()
-        if not applied:
-            arrays = trained, state
-        elif self.in_place:
-            owned = self._owned is parameters  # never write to arrays that others hold
-            out = self._spare if owned and self._spare else (_like(trained), _like(state))
-            arrays = self.optimizer.update(trained, gradients, state, number, out=out)
-            new |= {"_spare": (trained, state) if owned else None}
-        else:
-            arrays = self.optimizer.update(trained, gradients, state, number)
-        after = {**parameters, **arrays[0]} if self._frozen else arrays[0]
-        if self.in_place and applied:
-            new["_owned"] = after
-        self._replace(parameters=after, optimizer_state=arrays[1], **new, **self._averages(after, number))
-        return self._progress(step.loss)
-
-    def _launch_update(self, step: Step, batch: Any) -> Progress:
-        """Launch the update on a device without waiting; it is skipped there if loss or gradients are not finite."""
-        (parameters, state), joined, scale, norm, finite = self._update_on_device(step, self.step + 1)
-        new = {"parameters": parameters, "optimizer_state": state, "states": step.states, "loss_scale": scale}
-        new |= self._averages(parameters, self.step + 1)
-        return self._launched(batch, finite, step.loss, norm, **new, _joined=joined)
-
-    def _averages(self, parameters: Arrays, number: int) -> dict[str, Arrays]:
-        """Return the new averages to set."""
-        return {} if self.ema is None else {"average": averaged(self.average, parameters, self.ema, number)}
-
-    def _launch_captured(self, captured: CapturedStep, memory: Memory, batch: Any) -> Progress:
-        """Launch a whole step, with the same results; see `rnnx.training.captured`."""
-        captured.load(batch, self.step + 1)
-        launch, joined = Launch(captured, self.step + 1), memory.joined
-        new = {"_launch": launch, "parameters": joined.views[0], "optimizer_state": joined.views[1], "_joined": joined}
-        new |= {"states": captured.states, "loss_scale": memory.scale}
-        return self._launched(batch, memory.finite, launch.loss, launch.norm, **new)
-
-    def _launched(self, batch: Any, finite: Array, loss: Array, norm: Array, **new: Any) -> Progress:
-        """Count a step whose numbers are on a device.
-
-        Initial states are kept, in case of an error, only if they were carried.
-        """
-        at, number, count = self.counters, self.step + 1, self.model.count(batch)
-        before = self.states if getattr(batch, "continues", False) else {}
-        rate = learning_rate_at(self.optimizer.learning_rate, number)
-        progress = Progress(number, at.epoch, rate, fetch=self.settle)
-        pending = self._pending.add(finite, at, before, loss, norm, count, progress)
-        self._replace(**new, counters=at.after_step(count), _pending=pending)
-        return progress
-
-    def _update_on_device(
-        self, step: Step, number: int
-    ) -> tuple[tuple[Arrays, Arrays], Joined | None, LossScale | None, Array, Array]:
-        """Return new parameters and state, or the old ones if not applied; these joined; the results of `outcome`."""
-        parameters, state = self._trained(), self.optimizer_state
-        joined = self._joined
-        if not self._frozen and (joined is None or not joined.matches(parameters, state)):
-            joined = Joined.of(self.optimizer, parameters, state)
-        old = joined.arrays if joined else (parameters, state)
-        gradients, norm = self.clipped(joined.gradients(step.gradients) if joined else step.gradients, self.loss_scale)
-        norm, finite, applied, scale = outcome(self.loss_scale, self._pending, step.loss, norm)
-        xp, _ = ns.common_namespace({"norm": norm})
-        updated = self.optimizer.update(old[0], gradients, old[1], number)
-        new_parameters, new_state = (
-            {name: xp.where(applied, a, before[name]) for name, a in after.items()}
-            for after, before in zip(updated, old, strict=True)
-        )
-        new = new_parameters, new_state
-        if joined is None:
-            return ({**self.model.parameters, **new[0]}, new[1]), None, scale, norm, finite
-        joined = joined.replace(new)
-        return joined.views, joined, scale, norm, finite
-
-    def clipped(self, gradients: Arrays, scale: LossScale | None) -> tuple[Arrays, Array]:
-        """Return the clipped gradients, and their norm before clipping as an array of shape ()."""
-        if scale is not None:
-            gradients = scale.unscaled(gradients)
-        with np.errstate(invalid="ignore"):  # non-finite gradients are rejected later
-            clipped, norm = scale_to_norm(self.model.xp, gradients, self.clip_norm or _NO_CLIPPING, own=False)
-        return clipped if self.clip_value is None else clip_by_value(clipped, self.clip_value), norm
 
     def settle(self) -> None:
         """Fetch all numbers still on a device. If a step was not finite, return to the state before it."""
@@ -303,7 +180,7 @@ class TrainingState:
         Raises ValueError if the state does not match the model and the optimizer, or has another precision.
         """
         optimizer, states = (with_prefix(arrays, prefix) for prefix in ("optimizer/", "state/"))
-        expected = self.optimizer.init(self._trained())
+        expected = self.optimizer.init(self.trained())
         if {k: tuple(a.shape) for k, a in optimizer.items()} != {k: tuple(a.shape) for k, a in expected.items()}:
             raise ValueError("the optimizer state in `arrays` does not match the model and the optimizer")
         if any(a.dtype != expected[k].dtype for k, a in optimizer.items()):
@@ -311,15 +188,12 @@ class TrainingState:
         values, scale = restored(self.precision, self.loss_scale, values, arrays)
         counters, optimizer = Counters.of(values), copies(optimizer)
         self.settle()
-        average = copies(with_prefix(arrays, "average/")) if self.ema is not None else {}
+        average = with_prefix(arrays, "average/") if self.ema is not None else {}
+        average = copies({name: a for name, a in average.items() if name not in self._frozen})
         if (parts := self.parts) is not None:
             states = parts.own_states(states)
         new = {"optimizer_state": optimizer, "states": states, "loss_scale": scale, "average": average}
         self._replace(counters=counters, _error=None, **new)
-
-
-def _like(arrays: Mapping[str, Array]) -> Arrays:
-    return {name: np.empty_like(a, subok=False) for name, a in arrays.items()}
 
 
 def copies(arrays: Mapping[str, Array]) -> Arrays:

@@ -3,6 +3,7 @@
 import hashlib
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -20,15 +21,18 @@ from rnnx.data import (
     read_table,
     sequences_from_frame,
     series_from_frame,
+    split_by_group,
 )
 from rnnx.data.tables import header_of
 from rnnx.data.times import season_of
-from rnnx.losses import Quantile
+from rnnx.losses import Loss, Quantile, as_loss
 from rnnx.models import Model, SequenceClassifier, SequenceRegressor
 from rnnx.models.layers import chosen_cell
 from rnnx.training import checkpoint as checkpoints
 from rnnx.training.settings import TrainingSettings
+from rnnx.training.stored import later
 
+QUANTILES = (0.1, 0.5, 0.9)  # by default, of a loss that has quantiles
 _MOST_INPUTS = 256  # steps of the past by default
 
 
@@ -93,7 +97,8 @@ class ForecastSettings(TableSettings):
     horizon: int = 1
     input_length: int | None = None
     season: int | None = None
-    quantiles: tuple[float, ...] = (0.1, 0.5, 0.9)
+    loss: str = later("quantile")
+    quantiles: tuple[float, ...] | None = None  # 0.1, 0.5 and 0.9, if the loss has quantiles
     stride: int = 1
     gaps: str = "error"
     allow_gaps: bool = False
@@ -107,7 +112,7 @@ class ForecastSettings(TableSettings):
     def of_program(self) -> dict[str, Any]:
         """Return the inputs of a step, what is forecast, and the steps of a window; see `SeriesWindows`."""
         inputs = [*self.target, *self.past, "is past", *self.future, *self.static]
-        return {"inputs": inputs, **self.select("target", "input_length", "horizon", "season")}
+        return {"inputs": inputs, **self.select("target", "input_length", "horizon"), "season": self._differences()}
 
     def read(self, path: Any = None, *, complete: bool = True) -> list[Series]:  # noqa: ARG002
         """Read the series of the table."""
@@ -121,7 +126,12 @@ class ForecastSettings(TableSettings):
             )
 
     def prepared(self, data: list[Series]) -> "ForecastSettings":
-        """Return these settings with the season, the length of inputs and of the backtest that suit the series."""
+        """Return these settings with the season, the lengths and the quantiles that suit the series and the loss."""
+        loss, levels = self.loss_function(), self.quantiles
+        with errors_of(self.table):
+            for one in data:
+                for column, values in zip(self.target, one.targets, strict=True):
+                    loss.check_targets(column, values)
         horizon, steps = integer("horizon", self.horizon), max(one.targets.shape[1] for one in data)
         season = self.season
         if season is None:
@@ -135,18 +145,33 @@ class ForecastSettings(TableSettings):
         if length is None:
             free = steps - held - 2 * horizon - self._validation_steps(steps)
             length = max(season, min(max(2 * season, 2 * horizon), free, max(_MOST_INPUTS, season)), 1)
-        settings = replace(self, season=season, backtest=held, input_length=length)
-        settings.windows(data).ahead()  # raises if a series is too short, or what is known in advance is missing
-        settings.sets(data)
+        levels = levels if levels is not None else QUANTILES if loss.has_quantiles else ()
+        settings = replace(self, season=season, backtest=held, input_length=length, quantiles=levels)
+        with errors_of(self.table):  # if a series is too short, or what is known in advance is missing
+            settings.windows(data).ahead()
+            settings.sets(data)
         return settings
 
     def _validation_steps(self, steps: int) -> int:
         return max(self.horizon, round(real("validation", self.validation, "(0, 1)") * steps))
 
+    def loss_function(self) -> Loss:
+        """Return the loss of the model; raise ValueError if it has no such quantiles."""
+        levels = self.quantiles
+        loss = Quantile(levels or QUANTILES) if self.loss == Quantile.name else as_loss(self.loss, ("numbers",))
+        if levels:
+            loss.check_levels(levels)
+        return loss
+
     def windows(self, data: list[Series], *, ahead: bool = False) -> SeriesWindows:
         """Return the windows over all series; with `ahead`, there may be none."""
         length, horizon = integer("input_length", self.input_length), integer("horizon", self.horizon)
-        return SeriesWindows(data, length, horizon, allow_none=ahead, **self.select("stride", "gaps", "season"))
+        options = {"season": self._differences(), **self.select("stride", "gaps")}
+        return SeriesWindows(data, length, horizon, allow_none=ahead, **options)
+
+    def _differences(self) -> int | None:
+        """Return the season whose differences the model learns; None if its loss allows nothing below 0."""
+        return self.season if self.loss_function().shifts else None
 
     def sets(self, data: list[Series]) -> tuple[Any, ...]:
         """Return the windows of the three parts of the series; the last is None without a backtest."""
@@ -157,14 +182,14 @@ class ForecastSettings(TableSettings):
         return *windows.split(steps), None
 
     def model(self, data: list[Series], xp: Any = None) -> SequenceRegressor:
-        """Return a new model of quantiles, with scalers of the training set."""
-        train = self.sets(data)[0]
-        inputs, targets = train.scalers()
+        """Return a new model, with scalers of the training set."""
+        train, loss = self.sets(data)[0], self.loss_function()
+        inputs, targets = train.scalers(shift=loss.shifts)
         return SequenceRegressor(
             train.n_inputs,
             output_size=train.n_targets,
             per_step=True,
-            loss=Quantile(self.quantiles),
+            loss=loss,
             input_scaler=inputs,
             target_scaler=targets,
             **self.of_model(xp),
@@ -180,6 +205,7 @@ class ClassifySettings(TableSettings):
     group: str | None = None
     folds: int = 5
     bidirectional: bool = False
+    validation: float | None = later(0.0)  # None: 0.1 with `patience`, otherwise nothing is held out
     epochs: int | None = 50
 
     task = "classify"
@@ -210,38 +236,61 @@ class ClassifySettings(TableSettings):
         """Return what must not be divided between folds: a group for each sequence."""
         if self.group is None:
             return np.arange(len(data.ids))
-        table = read_table(self.table, names=[str(self.id), self.group])
-        with errors_of(self.table):
-            of_ids = _one_for_each(table, str(self.id), self.group)
+        of_ids = _group_of_each(self.table, str(self.id), self.group, Path(self.table).stat().st_mtime_ns)
         return [str(of_ids[name]) for name in data.ids]
 
     def prepared(self, data: FrameSequences) -> "ClassifySettings":
-        """Return these settings with the names of the inputs."""
+        """Return these settings with the names of the inputs and the part to hold out."""
         if len(data.classes or ()) < 2:
             raise ValueError(
                 f"{self.table}: the column {self.label!r} must have at least 2 classes; got {data.classes}"
             )
+        part = self.validation
+        if part is None:
+            part = 0.1 if self.patience else 0.0
+        settings = replace(self, inputs=self.inputs or tuple(self._others(self.table)), validation=part)
+        everything = np.arange(len(data.ids))
+        settings.divided(data, everything)
         if integer("folds", self.folds, 0):
-            self.parts(data)
-        return replace(self, inputs=self.inputs or tuple(self._others(self.table)))
+            for held in self.parts(data):
+                settings.divided(data, np.setdiff1d(everything, held))
+        return settings
 
     def parts(self, data: FrameSequences) -> list[np.ndarray]:
         """Return the indices of the sequences that each fold holds out."""
         return folds_by_group(self.groups(data), self.folds, labels=data.targets, rng=self.seed)
 
     def sets(self, data: FrameSequences) -> tuple[Any, ...]:
-        """Return all sequences for training: cross-validation trains models of its own."""
-        return data.examples(), None, None
+        """Return the training set and what `validation` holds out: cross-validation trains models of its own."""
+        return *self.divided(data, np.arange(len(data.ids))), None
+
+    def divided(self, data: FrameSequences, chosen: np.ndarray) -> tuple[Examples, Examples | None]:
+        """Return these sequences without what `validation` holds out of them, and that, or None."""
+        examples = data.examples().take(chosen)
+        part = real("validation", self.validation or 0.0, "[0, 1)")
+        if not part:
+            return examples, None
+        labels, groups = np.asarray(data.targets)[chosen], np.asarray(self.groups(data))[chosen]
+        train, held = split_by_group(groups, part, labels=labels, rng=self.seed)
+        return examples.take(train), examples.take(held)
 
     def model(self, data: FrameSequences, xp: Any = None) -> SequenceClassifier:
-        """Return a new model, with a scaler of all sequences."""
-        return self.model_of(data.examples(), data.classes, xp)
+        """Return a new model, with a scaler of the training set."""
+        return self.model_of(self.sets(data)[0], data.classes, xp)
 
     def model_of(self, examples: Examples, classes: Any, xp: Any = None) -> SequenceClassifier:
         """Return a new model, with a scaler of these examples."""
         scaler = Scaler.fit(examples.inputs, lengths=examples.lengths)
         options = {"classes": classes, "input_scaler": scaler, "bidirectional": self.bidirectional}
         return SequenceClassifier(len(examples.inputs), num_classes=len(classes), **options, **self.of_model(xp))
+
+
+@lru_cache(maxsize=1)
+def _group_of_each(path: str, id: str, group: str, _changed: int) -> dict[Any, Any]:
+    """Return the group of each sequence of a table, which is read again only if it has changed."""
+    table = read_table(path, names=[id, group])
+    with errors_of(path):
+        return _one_for_each(table, id, group)
 
 
 def _one_for_each(table: dict[str, np.ndarray], id: str, column: str) -> dict[Any, Any]:

@@ -16,7 +16,8 @@ from rnnx.training.distributed.group import any_rank, check_alike, digest
 from rnnx.training.evaluation import mean_loss
 from rnnx.training.finite import check_dataset, check_kind
 from rnnx.training.progress import Progress
-from rnnx.training.state import TrainingState, copies
+from rnnx.training.state import copies
+from rnnx.training.stepping import Stepping
 
 _ALIKE = (
     "seed",
@@ -34,7 +35,7 @@ Callback = Callable[["Trainer", "Progress"], Any]
 
 
 @dataclass
-class Trainer(TrainingState):
+class Trainer(Stepping):
     """A training run. Between two items of `run` its state is consistent, and `state` returns all of it.
 
     An interrupt (Ctrl-C, the stop button of a notebook) may come at any moment: the step in hand is finished or undone,

@@ -32,13 +32,18 @@ def _mean(_ops: Any, numbers: Any, old: Any, new: Any) -> tuple[Any]:
     return (old * numbers["old"] + new * numbers["new"],)
 
 
-def averaged(average: Arrays, parameters: Arrays, decay: float, step: int) -> Arrays:
-    """Return the running average of parameters after a step, from 1; it follows more closely in the first steps."""
+def average_numbers(decay: float, step: int) -> dict[str, float]:
+    """Return the numbers of `averaged` after a step, from 1; the average follows more closely in the first steps."""
+    own = min(decay, step / (step + 10))
+    return {"old": own, "new": 1 - own}
+
+
+def averaged(average: Arrays, parameters: Arrays, numbers: Mapping[str, Any]) -> Arrays:
+    """Return the running average of parameters after a step."""
     if not average:
         average = parameters
-    own = min(decay, step / (step + 10))
     names = [*parameters]
     rows = [(average[name], parameters[name]) for name in names]
     xp = ns.namespace(rows[0][0])
-    results = engines.operations(xp).elementwise(_mean, {"old": own, "new": 1 - own}, rows)
+    results = engines.operations(xp).elementwise(_mean, numbers, rows)
     return {name: result[0] for name, result in zip(names, results, strict=True)}

@@ -55,7 +55,7 @@ extern "C" int {name}_emulated(unsigned x, unsigned y, unsigned tx, unsigned ty,
 @cache
 def _library(text, options):
     target = _folder() / f"{_hash(text, options)}.so"
-    _compile(target, f"-I{HERE}", *options, "-x", "c++", "-", text=text)
+    _compile(target, f"-I{target.parent}", f"-I{HERE}", *options, "-x", "c++", "-", text=text)
     return ctypes.CDLL(str(target))
 
 
@@ -67,6 +67,7 @@ def _folder():
     folder = Path(os.environ["RNNX_CACHE_DIR"]) / f"emulation-{_hash(texts, FLAGS)}"
     folder.mkdir(parents=True, exist_ok=True)
     _compile(folder / "emulator.so", source)
+    _compile(folder / "emulator.h.gch", "-x", "c++-header", source.with_suffix(".h"))  # a precompiled header
     ctypes.CDLL(str(folder / "emulator.so"), ctypes.RTLD_GLOBAL)
     return folder
 

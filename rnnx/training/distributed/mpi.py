@@ -53,11 +53,12 @@ class MpiGroup:
 
     Examples
     --------
-    >>> from mpi4py import MPI
-    >>> from rnnx.training import MpiGroup
-    >>> group = MpiGroup(MPI.COMM_SELF)  # this process alone; without an argument, all that mpiexec started
-    >>> group.rank, group.size
-    (0, 1)
+    >>> from rnnx.training import MpiGroup, Trainer
+    >>> group = MpiGroup()  # doctest: +SKIP
+    >>> trainer = Trainer(model, optimizer, shards=4, group=group)  # doctest: +SKIP
+    >>> progress = trainer.fit(train, validation, epochs=10, batch_size=256)  # doctest: +SKIP
+    >>> if group.rank == 0:  # doctest: +SKIP
+    ...     save_checkpoint("model.safetensors", Checkpoint(model))
     """
 
     def __init__(self, comm: Any = None, *, timeout: float = 600.0) -> None:

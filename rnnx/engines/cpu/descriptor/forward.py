@@ -14,10 +14,15 @@ from rnnx.engines.cpu.descriptor.layout import Block, Layout, lines
 from rnnx.engines.cpu.descriptor.stages import Pass, names
 from rnnx.engines.cpu.runtime.tuning import panel_vectors
 
-_ROWS_OF_A_CHUNK = 48  # for a thread with all examples: rows of input sides computed in one product
+_ROWS_OF_A_CHUNK = 48  # of input sides, computed in one product
 # A product is faster with weights in a small format if they do not stay in the cache, and have few rows to multiply.
 _SMALLEST = 1 << 18  # bytes of a packed matrix of float32, which must be more
 _MOST_ROWS = 12
+
+
+def _chunk(n_steps: int, rows: int) -> int:
+    """Return how many steps of so many rows make a chunk."""
+    return max(1, min(n_steps, _ROWS_OF_A_CHUNK // rows))
 
 
 class Matrix(NamedTuple):
@@ -62,7 +67,6 @@ class ForwardPass(Pass):
         cell, _, n_steps, m, _, n_x, *_ = key
         self.keep, self.layouts, self.slot, self._is_packed = keep, layouts, slot or 0, is_packed
         self._copies = keep and not borrows
-        self._chunk = max(1, min(n_steps, _ROWS_OF_A_CHUNK // m))
         super().__init__(key, (True,) + (False,) * (len(cell.states) - 1))
         self.latest = self._overwritten() if only_first and not keep and slot is None else frozenset()
         n_kept = [1 if k in self.latest else n_steps + 1 for k in range(len(cell.states))]
@@ -112,8 +116,8 @@ class ForwardPass(Pass):
         kept = zip(sources, block[-len(sources) :], map(prod, self.kept.shapes), strict=True) if self._copies else ()
         t.fields["copies"] = [{"source": a, "target": b, "size": size} for a, b, size in (*starts, *kept)]
         t.fields["is_packed"] = self._is_packed
-        if t.rows == t.m:
-            t.fields["chunk"] = self._chunk
+        if t.rows == t.m or not self.key.has_lengths:
+            t.fields["chunk"] = _chunk(t.n_steps, t.rows)
         row = 8 if t.indices else t.n_x * t.item
         t.fields |= {"x": x, "x_row": row, "x_step": t.m * row}
         parameters = dict(zip(self.key.keys, sources, strict=True))
@@ -127,8 +131,8 @@ class ForwardPass(Pass):
         z_size = lines(widest * t.size * rows)
         t.fields |= {"stages": stages, "z_size": z_size}
         scratch = self.scratch(t, t.m * max(stage["n_operand"] for stage in stages))
-        if self.key.has_lengths:
-            scratch |= {"x_list": 8 * t.m * t.fields["chunk"], "x_rows": t.m * t.fields["chunk"] * row}
+        if self.key.has_lengths or t.rows < t.m:  # else all rows of a chunk are one after another
+            scratch |= {"x_list": 8 * rows * t.fields["chunk"], "x_rows": rows * t.fields["chunk"] * row}
         wide = max(t.n_x, *(stage["n_operand"] for stage in stages)) + 1 if self.key.weights else 0
         return {"z": z_size * (len(stages) + 1), "wide": wide * t.size, **scratch}
 
@@ -157,7 +161,7 @@ class ForwardPass(Pass):
             units, n_head = n_vectors(key.dtype, wired.units(key.n)), wired.columns(key.n)
             sides = [Matrix(n_head, units * wired.n_zh, key.m)]
             if not key.indices:
-                sides.append(Matrix(key.n_x, units * wired.n_zx, key.m * self._chunk))
+                sides.append(Matrix(key.n_x, units * wired.n_zx, key.m * _chunk(key.n_steps, key.m)))
             for side, one in enumerate(sides):
                 if one.n_k * one.vectors * machine().vector_bytes > _SMALLEST:
                     if one.rows <= _MOST_ROWS:

@@ -1,0 +1,82 @@
+"""What `Forecaster` takes as `y` and `X`: arrays, pandas and lists of them, as series.
+
+Dimensions: T steps, n_t targets, n_f numbers that are known in advance.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from rnnx._core.words import in_words_of_the_caller
+from rnnx.data import Series
+from rnnx.data.columns import numbers_of
+from rnnx.estimators.base import not_masked
+from rnnx.estimators.times import Origin, origin_of
+
+WORDS = {
+    **{"`targets`": "`y`", "`series`": "`y`", "targets of series": "the values of series", "`future`": "`X`"},
+    "`values`": "the values of `y`",
+}
+
+
+def for_each(X: Any, listed: bool, n: int) -> list[Any]:
+    """Return what is known in advance for each of n series; it is a list if `y` is one."""
+    if not listed or X is None:
+        return [X] * n
+    if not isinstance(X, list | tuple) or len(X) != n:
+        raise ValueError(f"`X` must be a list as long as `y`, {n}")
+    return [*X]
+
+
+def read(y: Any, X: Any) -> tuple[list[Series], list[Origin]]:
+    """Return the series of `y`, with what is known in advance, and what they were."""
+    listed = isinstance(y, list | tuple) and len(y) > 0 and not np.isscalar(y[0])
+    many = [*y] if listed else [y]
+    series, origins = [], []
+    for one, future in zip(many, for_each(X, listed, len(many)), strict=True):
+        origins.append(origin_of(one, listed))
+        with in_words_of_the_caller(WORDS):
+            if isinstance(one, Series):
+                series.append(one)
+            else:
+                origins[-1].check_index("X", future, ahead=False)
+                own = _rows("y", one), None if future is None else _rows("X", future)
+                series.append(Series(own[0], future=own[1]))
+    return series, origins
+
+
+def _rows(name: str, values: Any) -> np.ndarray:
+    """Return numbers with the time last; missing ones are NaN."""
+    not_masked(name, values)
+    if hasattr(values, "columns"):
+        return np.stack([numbers_of(values, column, missing=True) for column in values.columns])
+    if hasattr(values, "iloc"):  # a series of pandas
+        return numbers_of({name: values}, name, missing=True)
+    array = values.to_numpy() if hasattr(values, "to_numpy") else np.asarray(values)
+    return array.T
+
+
+def known(series: Series, X: Any, need: int, horizon: int) -> Series:
+    """Return a series with what is known in advance for `need` of the steps of the horizon, and repeated after them."""
+    if series.future is None:
+        raise ValueError("`X` must be given to `fit`, too")
+    more = np.atleast_2d(_rows("X", X))
+    if len(more) != len(series.future):
+        raise ValueError(f"`X` must have {len(series.future)} columns, as in `fit`; got {len(more)}")
+    if more.shape[1] < need:
+        raise ValueError(f"`X` must have the {need} steps after the last one of `y`; got {more.shape[1]}")
+    more = np.pad(more, ((0, 0), (0, max(0, horizon - more.shape[1]))), mode="edge")
+    return replace(series, future=np.concatenate([series.future[:, : series.targets.shape[1]], more], axis=1))
+
+
+def joined(series: Series, after: Series) -> Series:
+    """Return a series with the values of another one after it."""
+    parts: dict[str, Any] = {}
+    end = series.targets.shape[1]
+    for name in ("targets", "past", "future"):
+        first, second = getattr(series, name), getattr(after, name)
+        if (first is None) != (second is None) or (first is not None and len(first) != len(second)):
+            raise ValueError(f"`{name}` must have as many numbers per step as in `fit`")
+        parts[name] = None if first is None else np.concatenate([first[:, :end], second], axis=1)
+    return Series(**parts, static=series.static, id=series.id)
