@@ -143,10 +143,12 @@ def test_raw_units_and_what_outputs_say(loss, kind, rng, tmp_path):
     model = SequenceRegressor(3, 6, 2, loss=loss, seed=0, **scalers, **kind)
     shared, x = exported(model, tmp_path), SCALERS["input_scaler"].inverse(rng.standard_normal((3, 9)))
     x = x.astype(np.float32)
-    found, expected = shared.predict(shared.run(x)), model.predict_distribution(x[:, None])
+    y, expected = shared.run(x), model.predict_distribution(x[:, None])
+    found, of_lists = shared.predict(y), shared.predict(y.tolist())  # whose steps are not contiguous
     assert shared.predictions == list(found) == list(expected)
     for name, values in expected.items():
         np.testing.assert_allclose(found[name], values[:, 0], rtol=1e-5, atol=1e-4, err_msg=name)
+        np.testing.assert_array_equal(of_lists[name], found[name])
     with pytest.raises(ValueError, match=r"`y` must have shape \(n_y,\) or \(n_y, T\) with n_y = "):
         shared.predict(x)
 
@@ -233,6 +235,7 @@ def test_errors(tmp_path):
         (TypeError, "`vocabulary` must be a sequence of str", lambda: to_c(model, path, vocabulary="abc")),
         (ValueError, "`indices` must be False for a model with an", lambda: to_c(scaled, path, indices=True)),
         (ValueError, "an entry for each of the 1 outputs; got 2", lambda: to_c(model, path, vocabulary=["a", "b"])),
+        (ValueError, "each of the 5 source tokens; got 1", lambda: to_c(Seq2Seq(5, 6, 4), path, vocabulary=["a"])),
         (ValueError, "`source` must be a C file written by to_c", lambda: build(path)),
         (TypeError, "`path` must be a str or Path", lambda: load(3)),
     ):
@@ -418,8 +421,12 @@ def test_errors_of_translators(tmp_path):
     for source in ([8], [-1], [0.5], [[1]]):
         with pytest.raises(ValueError, match=r"`source` must hold integers in \[0, 8\), of shape \(T_x,\)"):
             shared.encode(source)
-    with pytest.raises(ValueError, match=r"`token` must be in \[0, 6\); got 6"):
-        shared.decode(6)
+    for token in (6, -1, 2**32 + 3, 1.0):
+        with pytest.raises(ValueError, match=rf"`token` must be an integer in \[0, 6\); got {token}"):
+            shared.decode(token)
+    for most in (-1, 2**31, 2.5):
+        with pytest.raises(ValueError, match=f"`max_length` must be an integer from 0 to 2.31 - 1; got {most}"):
+            shared.translate([1, 2], most)
 
 
 TRANSLATOR = """

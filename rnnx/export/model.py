@@ -126,24 +126,24 @@ def _checked_name(name: Any) -> str:
     return name
 
 
-def _vocabulary_sizes(model: SequenceModel | Seq2Seq) -> dict[str, int]:
-    """Return how many words each vocabulary of a model has."""
+def _vocabulary_sizes(model: SequenceModel | Seq2Seq) -> dict[str, tuple[int, str]]:
+    """Return how many words each vocabulary of a model has, and what they stand for."""
     if isinstance(model, Seq2Seq):
-        return {"vocabulary": model.encoder.input_size, "target_vocabulary": model.target_vocab_size}
-    return {"vocabulary": model.head.n_out if model.loss_function.kind == "numbers" else model.output_size}
+        n_x, n_y = model.encoder.input_size, model.target_vocab_size
+        return {"vocabulary": (n_x, "source tokens"), "target_vocabulary": (n_y, "target tokens")}
+    n = model.head.n_out if model.loss_function.kind == "numbers" else model.output_size
+    return {"vocabulary": (n, "outputs")}
 
 
-def _checked_vocabulary(name: str, words: Any, n: int | None) -> list[str]:
-    if n is None:
+def _checked_vocabulary(name: str, words: Any, of: tuple[int, str] | None) -> list[str]:
+    if of is None:
         raise ValueError(f"`{name}` is for a Seq2Seq")
+    n, counted = of
     if isinstance(words, str) or not all(isinstance(word, str) for word in words):
         raise TypeError(f"`{name}` must be a sequence of str; got {shown(words)}")
     if len(words) != n:
-        raise ValueError(f"`{name}` must have an entry for each of the {n} {_COUNTED[name]}; got {len(words)}")
+        raise ValueError(f"`{name}` must have an entry for each of the {n} {counted}; got {len(words)}")
     return list(words)
-
-
-_COUNTED = {"vocabulary": "outputs", "target_vocabulary": "target tokens"}
 
 
 def _check_indices(model: Any, indices: bool) -> None:

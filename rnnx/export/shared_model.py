@@ -192,7 +192,7 @@ class SharedModel:
             raise ValueError(f"`y` must have shape (n_y,) or (n_y, T) with n_y = {self.n_y}; got {given.shape}")
         if not self.predictions:
             return {"y": given.copy()}
-        rows = np.array(given.T.reshape(-1, self.n_y))
+        rows = np.ascontiguousarray(given.T).reshape(-1, self.n_y)
         of_classes = self.predictions == ["probability"]
         function = self._function("probabilities" if of_classes else "predict")
         function.restype = None
@@ -304,14 +304,17 @@ class SharedTranslator:
 
         Return the logits (n_y,) of the next one and, with attention, the weights (T_x,) of the steps of the source.
         """
+        if not isinstance(token, int | np.integer) or not 0 <= token < self.n_y:
+            raise ValueError(f"`token` must be an integer in [0, {self.n_y}); got {token!r:.200}")
         y, weights = np.empty(self.n_y, np.float32), np.zeros(self._n_source, np.float32)
         attends = self._facts["attends"]
-        if self._call("decode", ctypes.c_int32(token), *[self._work] * attends, y, *[weights] * attends):
-            raise ValueError(f"`token` must be in [0, {self.n_y}); got {token}")
+        self._call("decode", ctypes.c_int32(token), *[self._work] * attends, y, *[weights] * attends)
         return y, weights if attends else None
 
     def translate(self, source: Any, max_length: int) -> np.ndarray:
         """Return the most likely tokens for a source, indices (T_x,), at most `max_length`, up to the end token."""
+        if not isinstance(max_length, int | np.integer) or not 0 <= max_length < 2**31:
+            raise ValueError(f"`max_length` must be an integer from 0 to 2^31 - 1; got {max_length!r:.200}")
         tokens = np.zeros(max_length, np.int32)
         return tokens[: self._call("translate", *self._source(source), tokens, ctypes.c_int32(max_length))]
 
