@@ -1,5 +1,7 @@
 """Models with several heads: gradients, weights, scalers, training and checkpoints."""
 
+import types
+
 import numpy as np
 import pytest
 from problems import TOLERANCE, assert_close, numeric_gradient
@@ -188,3 +190,5 @@ def test_a_scale_of_the_loss(rng):
         assert_close(scaled.gradients[name], 4 * d, TOLERANCE["oracle"])
     assert model.count(batch) == N
     assert isinstance(batch, Batch)
+    own = types.SimpleNamespace(inputs=batch.inputs, targets=batch.targets, lengths=batch.lengths)
+    assert (model.count(own), model.loss(own)) == (N, pytest.approx(step.loss))

@@ -225,7 +225,7 @@ class MultiTaskModel(StackModel):
 
     def count(self, batch: Any) -> float:
         """Return the number of examples."""
-        return int(batch.size)
+        return int(batch.inputs.shape[-2])
 
     def predict(
         self,
