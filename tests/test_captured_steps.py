@@ -9,7 +9,7 @@ from lab import PROSE
 from rnnx import engines
 from rnnx._core import arrays as ns
 from rnnx.cells.vocabulary import array_ops
-from rnnx.data import Examples, MultiTaskExamples, make_corpus
+from rnnx.data import Batch, Examples, MultiTaskExamples, make_corpus
 from rnnx.models import CharModel, Head, MultiTaskModel, SequenceClassifier, SequenceRegressor
 from rnnx.optim import SGD, Adam, AdamW, CosineDecay, LinearWarmup, Momentum, RMSProp
 from rnnx.training import Trainer, precision
@@ -297,6 +297,18 @@ def test_parts_of_several_heads(device, options):
     pair = trainers(device, MultiTaskModel(2, 5, heads, seed=0, dtype="float64"), Adam(0.01), **options)
     run_both(device, pair, data, batch_size=8, epochs=3, evaluate_every=1000)
     assert device.counts.replays >= 3
+
+
+def test_weights_on_the_device_of_examples_that_end_in_different_segments(device):
+    """The host says which of them end in a segment."""
+    rng, model = np.random.default_rng(0), SequenceRegressor(2, 3, seed=0, dtype="float64")
+    given = {"inputs": rng.standard_normal((2, 4, 6)), "targets": rng.standard_normal((1, 4)), "weights": rng.random(4)}
+    whole = model.train_step(Batch(**given, lengths=[6, 1, 3, 4]))
+    there = SequenceRegressor(**model.config, parameters=device.to(model.parameters))
+    parts = there.train_step(Batch(**device.to(given), lengths=[6, 1, 3, 4]), segment_length=2)
+    expected = {**whole.gradients, "loss": whole.loss}
+    for name, found in host({**parts.gradients, "loss": parts.loss}).items():
+        np.testing.assert_allclose(found, expected[name], rtol=1e-9, atol=1e-12, err_msg=name)
 
 
 class OwnLoss(CharModel):

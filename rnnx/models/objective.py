@@ -79,7 +79,7 @@ class Objective:
         last = np.full(m, n_steps) if batch.lengths is None else np.maximum(np.asarray(batch.lengths), 1)
         ends = (last > steps.start) & (last <= steps.stop)
         if not ends[rows].all():
-            weights = ends[rows] * (1.0 if weights is None else weights)
+            weights = _weights_of(ends[rows], weights)
         return {"targets": targets, "weights": weights, "n_terms": n_terms}
 
     def compare(self, model: Any, z: Array, batch: Batch) -> tuple[Any, Array]:
@@ -147,6 +147,14 @@ def total_weight(batch: Any, per_step: bool) -> float:
     if lengths is not None:
         weights = weights * (np.arange(n_steps) < np.asarray(lengths)[:, None])
     return float(np.sum(weights))
+
+
+def _weights_of(chosen: np.ndarray, weights: Array | None) -> Array:
+    """Return the weights (m,) of the chosen examples, by default 1, and zeros for the others."""
+    if weights is None:
+        return chosen * 1.0
+    xp = ns.namespace(weights)
+    return xp.where(xp.asarray(chosen, device=ns.device(weights)), weights, xp.zeros_like(weights))
 
 
 def checked_classes(classes: Any, n: int) -> list[Any]:
