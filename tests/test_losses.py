@@ -209,6 +209,12 @@ def test_quantiles_of_counts(rng):
         np.testing.assert_array_equal(poisson_quantiles(q, finite), stats.poisson.ppf(q, finite))
 
 
+def test_quantiles_of_counts_at_levels_that_are_probabilities():
+    """But for rounding, so that one count more is as good; the search once went to and fro between both."""
+    for level, rate, count in [(0.484634629952565, 31.88438819734057, 31), (0.6376088848278513, 2.144578844416115, 2)]:
+        assert poisson_quantiles(level, np.full(1, rate))[0] in (count, count + 1)
+
+
 def test_large_counts_are_learnt_in_their_unit(rng):
     """A network's output begins near 0, and thousands are far from exp(0)."""
     x = rng.standard_normal((1, 200, 6))

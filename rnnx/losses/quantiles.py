@@ -86,12 +86,13 @@ def poisson_quantiles(level: float, rates: np.ndarray) -> np.ndarray:
         more = np.where(wide > 1, (7 * z - z**3) / (72 * root), 0)
         counts = np.maximum(np.ceil(wide + z * root + (z * z - 1) / 6 + more - 0.5), 0)
         counts = np.where(np.isfinite(wide), counts, wide)
-    moving = wide < _LARGE
+    moving, before = wide < _LARGE, np.zeros_like(wide)
     while moving.any():
         k, rate = counts[moving], wide[moving]
         below, here = _poisson_tail(k, rate)
         change = (below < level) * 1 - ((k > 0) & (below - here >= level))
-        counts[moving] = k + change
+        change = np.where(change == -before[moving], 0, change)  # the level is that of a count, but for rounding
+        counts[moving], before[moving] = k + change, change
         moving[moving] = change != 0
     return counts.astype(rates.dtype)
 
