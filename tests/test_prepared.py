@@ -450,6 +450,16 @@ def test_the_cache_of_a_step_is_a_tuple_that_can_be_copied(rng):
     assert backward().keys() == plain.keys()
 
 
+@pytest.mark.parametrize(("n_a", "copies"), [(5, True), (128, False)])
+def test_caches_of_steps_copy_only_small_parameters(n_a, copies):
+    """A program may keep the caches of many steps."""
+    p = rnnx.initialize_parameters("lstm", n_x=64, n_a=n_a, rng=0)
+    xt, s0 = np.ones((64, 2), "float32"), np.zeros((n_a, 2), "float32")
+    with rnnx.use_engine("cpu"):
+        *_, cache = rnnx.lstm_cell_forward(xt, s0, s0, p)
+    assert (type(cache) is not tuple) == copies
+
+
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
 def test_what_a_step_returns_belongs_to_the_caller(cell, rng):
     given = arrays_of(cell, rng)

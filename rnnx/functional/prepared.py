@@ -18,6 +18,7 @@ from rnnx.functional.resets import with_resets
 from rnnx.functional.signatures import Signature
 
 _MOST = 32  # passes of a signature
+_MOST_COPIED = 2**15  # elements of the parameters that each kept step may copy
 
 
 class Forward:
@@ -98,8 +99,11 @@ def run(
 def run_step(
     found: Signature, arrays: Arrays, xt: Array, s0: Sequence[Array | None], parameters: Mapping[str, Array]
 ) -> tuple[Arrays, Caches] | None:
-    """Run a single step as `run` does; return states (n, m), and caches. None if it is not prepared."""
-    if not found.is_exact or not arrays:
+    """Run a single step as `run` does; return states (n, m), and caches.
+
+    None if it is not prepared, or if the caches, of which a caller may keep one a step, would copy large parameters.
+    """
+    if not found.is_exact or not arrays or found.n_parameters > _MOST_COPIED:
         return None
     ready = _ready(found, (True, False, True, engines.state()), xt, s0, parameters, None, None)
     if ready is None:
