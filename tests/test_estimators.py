@@ -1,5 +1,6 @@
 """Estimators in scikit-learn's protocol, and the forecaster in sktime's."""
 
+import copy
 import importlib
 import pickle
 import sys
@@ -351,6 +352,33 @@ def test_columns_of_pandas():
         "2024-03-31 03:00:00 comes after 2024-03-31 01",
         lambda: fit(pandas.Series(wave(), local.tz_localize(None)), fh=1),
     )
+
+
+def test_columns_are_found_by_name():
+    pandas = pytest.importorskip("pandas")
+    days = pandas.date_range("2024-01-01", periods=62, freq="D")
+    x = pandas.DataFrame({"a": np.arange(62.0), "b": np.arange(62.0) ** 2}, days)
+    y = pandas.DataFrame({"p": wave(), "q": 5 - wave()}, days[:60])
+    model = Forecaster(4, **FAST).fit(y, x[:60], fh=[1, 2])
+    pandas.testing.assert_frame_equal(model.predict(X=x[60:][["b", "a"]]), model.predict(X=x[60:]))
+    raises(
+        ValueError,
+        r"`X` must have the columns of `fit`, \['a', 'b'\]",
+        lambda: model.predict(X=x[60:].rename(columns=str.upper)),
+    )
+    days_later = pandas.DataFrame({"p": [0.5], "q": [4.5]}, days[60:61])  # one day has no frequency of its own
+    raises(ValueError, "columns of `fit`", lambda: model.update(days_later.rename(columns={"p": "r"}), x[60:61]))
+    expected = copy.deepcopy(model).update(days_later, x[60:61]).predict(X=x[61:], fh=1)
+    found = model.update(days_later[["q", "p"]], x[60:61][["b", "a"]]).predict(X=x[61:], fh=1)
+    pandas.testing.assert_frame_equal(found, expected)
+    gap = pandas.DataFrame({"p": [1.0, 1.0], "q": [1.0, 1.0]}, days[[61, 61]] + pandas.to_timedelta([0, 2], "D"))
+    raises(
+        ValueError,
+        "`y` must go on at 2024-03-03 00:00:00; got 2024-03-04",
+        lambda: model.update(gap, x[60:62].to_numpy()),
+    )
+    series = Series(wave(), future=np.arange(60.0))
+    raises(ValueError, "`X` must be None for a `Series`", lambda: Forecaster(4, **FAST).fit(series, np.ones(60), fh=1))
 
 
 def test_wrong_forecasts():

@@ -167,9 +167,7 @@ class Forecaster(Estimator):
     def update(self, y: Any, X: Any = None) -> Self:
         """Add values after those that the model knows, so that forecasts begin later; it is not trained further."""
         check_is_fitted(self)
-        series, origins = read(y, X)
-        if len(series) != len(self._origins):
-            raise ValueError(f"`y` must have the {len(self._origins)} series of `fit`; got {len(series)}")
+        series, origins = read(y, X, self._origins)
         with in_words_of_the_caller(WORDS):
             longer = [joined(a, b) for a, b in zip(self._data.series, series, strict=True)]
             data = self._with(longer)
@@ -242,7 +240,8 @@ class Forecaster(Estimator):
                 for origin, end in zip(self._origins, ends, strict=True):
                     origin.check_index("X", end, ahead=True)
                 need = data.horizon if self.bidirectional else int(steps.max())
-                data = self._with([known(a, b, need, data.horizon) for a, b in zip(data.series, ends, strict=True)])
+                each = zip(data.series, self._origins, ends, strict=True)
+                data = self._with([known(one, origin, end, need, data.horizon) for one, origin, end in each])
             found = forecast(self.model_, data, quantiles=sorted(set(levels)) or None)
         own = {name: found[str(name)][..., steps - 1] for name in levels or ("forecast",)}
         results = [

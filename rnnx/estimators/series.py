@@ -29,21 +29,44 @@ def for_each(X: Any, listed: bool, n: int) -> list[Any]:
     return [*X]
 
 
-def read(y: Any, X: Any) -> tuple[list[Series], list[Origin]]:
-    """Return the series of `y`, with what is known in advance, and what they were."""
+def read(y: Any, X: Any, before: list[Origin] | None = None) -> tuple[list[Series], list[Origin]]:
+    """Return the series of `y`, with what is known in advance, and what they were; `before`: what they go on from."""
     listed = isinstance(y, list | tuple) and len(y) > 0 and not np.isscalar(y[0])
     many = [*y] if listed else [y]
+    if before is not None and len(many) != len(before):
+        raise ValueError(f"`y` must have the {len(before)} series of `fit`; got {len(many)}")
     series, origins = [], []
-    for one, future in zip(many, for_each(X, listed, len(many)), strict=True):
-        origins.append(origin_of(one, listed))
+    for k, (one, future) in enumerate(zip(many, for_each(X, listed, len(many)), strict=True)):
+        if before is not None:
+            one = _in_order("y", one, None if before[k].flat else before[k].names)
+            future = _in_order("X", future, before[k].future)
+        origin = origin_of(one, listed, goes_on=before is not None)
+        origins.append(replace(origin, future=_names(future)))
         with in_words_of_the_caller(WORDS):
             if isinstance(one, Series):
+                if future is not None:
+                    raise ValueError("`X` must be None for a `Series`, which has what is known in advance as `future`")
                 series.append(one)
             else:
-                origins[-1].check_index("X", future, ahead=False)
+                origin.check_index("X", future, ahead=False)
                 own = _rows("y", one), None if future is None else _rows("X", future)
                 series.append(Series(own[0], future=own[1]))
     return series, origins
+
+
+def _names(values: Any) -> list[Any] | None:
+    """Return the names of the columns of a frame."""
+    return [*values.columns] if hasattr(values, "columns") else None
+
+
+def _in_order(name: str, values: Any, columns: list[Any] | None) -> Any:
+    """Return a frame with its columns in the order of those of `fit`, if that had a frame, too."""
+    own = _names(values)
+    if own is None or columns is None or own == columns:
+        return values
+    if len(own) != len(columns) or set(own) != set(columns):
+        raise ValueError(f"`{name}` must have the columns of `fit`, {columns!r:.100}; got {own!r:.100}")
+    return values[columns]
 
 
 def _rows(name: str, values: Any) -> np.ndarray:
@@ -57,11 +80,11 @@ def _rows(name: str, values: Any) -> np.ndarray:
     return array.T
 
 
-def known(series: Series, X: Any, need: int, horizon: int) -> Series:
+def known(series: Series, origin: Origin, X: Any, need: int, horizon: int) -> Series:
     """Return a series with what is known in advance for `need` of the steps of the horizon, and repeated after them."""
     if series.future is None:
         raise ValueError("`X` must be given to `fit`, too")
-    more = np.atleast_2d(_rows("X", X))
+    more = np.atleast_2d(_rows("X", _in_order("X", X, origin.future)))
     if len(more) != len(series.future):
         raise ValueError(f"`X` must have {len(series.future)} columns, as in `fit`; got {len(more)}")
     if more.shape[1] < need:

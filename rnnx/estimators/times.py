@@ -23,6 +23,8 @@ class Origin:
         Whether it has one axis.
     listed : bool
         Whether it was in a list.
+    future : list or None
+        Names of the columns of what is known in advance, if it is a frame.
     """
 
     steps: int
@@ -30,6 +32,7 @@ class Origin:
     names: list[Any] | None
     flat: bool
     listed: bool
+    future: list[Any] | None = None
 
     def after(self, more: "Origin") -> "Origin":
         """Return the form of this series with another one after it."""
@@ -41,8 +44,9 @@ class Origin:
             return self
         if not more.index[0] > self.index[-1]:
             raise ValueError(f"`y` must begin after {self.index[-1]}, the last step that is known; got {more.index[0]}")
-        if more.index[0] != (first := later(self.index, np.ones(1, int))[0]):
-            raise ValueError(f"`y` must go on at {first}; got {more.index[0]}")
+        for expected, found in zip(later(self.index, np.arange(1, more.steps + 1)), more.index, strict=True):
+            if found != expected:
+                raise ValueError(f"`y` must go on at {expected}; got {found}")
         return replace(self, steps=self.steps + more.steps, index=self.index.append(more.index))
 
     def check_index(self, name: str, values: Any, *, ahead: bool) -> None:
@@ -88,8 +92,11 @@ class Origin:
         return pandas.DataFrame(table, later(self.index, steps), columns)
 
 
-def origin_of(y: Any, listed: bool) -> Origin:
-    """Return the form of a series: an array (T,) or (T, n), a `Series`, or a series or a frame of pandas."""
+def origin_of(y: Any, listed: bool, *, goes_on: bool = False) -> Origin:
+    """Return the form of a series: an array (T,) or (T, n), a `Series`, or a series or a frame of pandas.
+
+    One that goes on from another need not be long enough to tell the next step of its index.
+    """
     if isinstance(y, Series):
         n, steps = y.targets.shape
         return Origin(steps, None, None, n == 1, listed)
@@ -103,7 +110,8 @@ def origin_of(y: Any, listed: bool) -> Origin:
     if not y.index.is_monotonic_increasing:
         raise ValueError("the index of `y` must increase: pass y.sort_index()")
     flat = not hasattr(y, "columns")
-    later(y.index, np.ones(1, int))  # raises if the next step is not known
+    if not goes_on:
+        later(y.index, np.ones(1, int))  # raises if the next step is not known
     return Origin(len(y), y.index, [y.name] if flat else [*y.columns], flat, listed)
 
 
