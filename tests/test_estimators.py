@@ -378,6 +378,16 @@ def test_columns_are_found_by_name():
         lambda: model.update(gap, x[60:62].to_numpy()),
     )
     series = Series(wave(), future=np.arange(60.0))
+    fit = Forecaster(4, patience=2, validation_fraction=0.9, **FAST).fit
+    raises(
+        ValueError, r"`y` must have shape \(T,\) or \(T, n\); got \(2, 3, 4\)", lambda: fit(np.ones((2, 3, 4)), fh=1)
+    )
+    raises(
+        ValueError,
+        r"`X` must have at least the 60 steps of `y`; got shape \(3, 60\): pass X.T",
+        lambda: fit(wave(), np.ones((3, 60)), fh=1),
+    )
+    raises(ValueError, "`validation_fraction`: holding out 54 leaves no window", lambda: fit(wave(), fh=range(1, 10)))
     raises(ValueError, "`X` must be None for a `Series`", lambda: Forecaster(4, **FAST).fit(series, np.ones(60), fh=1))
 
 

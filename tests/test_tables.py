@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 
 import numpy as np
@@ -204,6 +205,11 @@ def test_forecasts_of_other_losses(run, tmp_path, loss, options, levels):
         assert all(float(row[f"load_{q}"]).is_integer() for row in rows for q in levels)
     assert ok(run("predict", folder, "load.csv")) == (folder / "forecast.csv").read_text()
     assert "nothing to do" in ok(run("forecast", "--resume", folder))
+    lines = (tmp_path / "load.csv").read_text().splitlines()
+    (tmp_path / "gap.csv").write_text("\n".join([*lines[:9], re.sub(",[^,]*", ",", lines[9], count=1), *lines[10:]]))
+    code, _, err = run("predict", folder, "gap.csv")
+    assert code
+    assert "hold NaN at step 8, 2024-01-01T08:00:00; fill it, or forecast with --gaps hold" in err
 
 
 @pytest.mark.usefixtures("tables")

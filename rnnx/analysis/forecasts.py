@@ -59,6 +59,8 @@ def forecast(model: Any, windows: SeriesWindows, chosen: Any = None, *, quantile
         levels = loss.check_levels(quantiles)
     if chosen is None:
         return _in_units(model, windows, windows.ahead(), None, levels)
+    if not len(chosen):
+        raise ValueError("`chosen` must hold the index of at least one window")
     parts = [chosen[k : k + _BATCH] for k in range(0, len(chosen), _BATCH)]
     found = [_in_units(model, windows, windows.gather(part).inputs, part, levels) for part in parts]
     return {name: np.concatenate([one[name] for one in found], axis=1) for name in found[0]}

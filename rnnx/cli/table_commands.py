@@ -35,6 +35,7 @@ _WORDS = {  # of errors, and of the command line
     **{"gaps='hold'": "--gaps hold", "allow_gaps=True": "--allow-gaps", "`id`, the column": "--group, the column"},
     "`series` must have one of": "there must be a series of",
 }
+_ADVICE = "; pass gaps='hold' to give the model the last value before it"  # `rnnx predict` lacks this option
 _of_forecast = partial(setting_of, ForecastSettings)
 _of_classify = partial(setting_of, ClassifySettings)
 _table = click.argument("table", required=False, type=click.Path(dir_okay=False))
@@ -210,7 +211,7 @@ def predict(model: str, table: str, output: str | None) -> None:
     Example:
       rnnx predict runs/train-classify new.csv --output predictions.csv
     """  # noqa: D301
-    with errors_as_messages(), in_words_of_the_caller(_WORDS):
+    with errors_as_messages(), in_words_of_the_caller({_ADVICE: "; fill it, or forecast with --gaps hold", **_WORDS}):
         if output is not None:
             check_writable(output)
         loaded = load_best(model)

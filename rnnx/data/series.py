@@ -215,6 +215,8 @@ class SeriesWindows(Shuffled[Batch]):
     def scalers(self, *, shift: bool = True) -> tuple[Scaler, Scaler]:
         """Return scalers of the inputs and the targets, from the steps that these windows may see.
 
+        Those of numbers that are known in advance are from all steps.
+
         `shift` is that of `Scaler.fit` for the targets.
         """
         counts = np.diff(self._last, prepend=0)

@@ -16,7 +16,7 @@ from rnnx.estimators.times import Origin, origin_of
 
 WORDS = {
     **{"`targets`": "`y`", "`series`": "`y`", "targets of series": "the values of series", "`future`": "`X`"},
-    "`values`": "the values of `y`",
+    **{"`values`": "the values of `y`", "`validation_length` = ": "`validation_fraction`: holding out "},
 }
 
 
@@ -49,9 +49,17 @@ def read(y: Any, X: Any, before: list[Origin] | None = None) -> tuple[list[Serie
                 series.append(one)
             else:
                 origin.check_index("X", future, ahead=False)
-                own = _rows("y", one), None if future is None else _rows("X", future)
-                series.append(Series(own[0], future=own[1]))
+                series.append(_series(_rows("y", one), None if future is None else _rows("X", future)))
     return series, origins
+
+
+def _series(targets: np.ndarray, future: np.ndarray | None) -> Series:
+    """Return a series of numbers with the time last."""
+    steps = targets.shape[-1]
+    if future is not None and future.shape[-1] < steps:
+        hint = ": pass X.T" if future.ndim == 2 and len(future) >= steps else ""
+        raise ValueError(f"`X` must have at least the {steps} steps of `y`; got shape {future.T.shape}{hint}")
+    return Series(targets, future=future)
 
 
 def _names(values: Any) -> list[Any] | None:
@@ -77,6 +85,8 @@ def _rows(name: str, values: Any) -> np.ndarray:
     if hasattr(values, "iloc"):  # a series of pandas
         return numbers_of({name: values}, name, missing=True)
     array = values.to_numpy() if hasattr(values, "to_numpy") else np.asarray(values)
+    if array.ndim not in (1, 2):
+        raise ValueError(f"`{name}` must have shape (T,) or (T, n); got {array.shape}")
     return array.T
 
 
