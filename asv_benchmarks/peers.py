@@ -128,6 +128,9 @@ def print_summary(rows):
         print(f"| {' | '.join(cells)} |")
 
 
+_NAMES = {"lstm": "LSTM", "gru": "GRU", "gru_reset_after": "GRU (reset after)", "rnn": "RNN"}
+
+
 def draw(source, target):
     """Plot the ratio over the size, with one line per table."""
     from rnnx import plots
@@ -143,7 +146,7 @@ def draw(source, target):
             points = sorted(
                 (flops(table["job"], table["cell"], json.loads(f"[{k[1:-1]}]")) / 1e6, torch[k] / rnnx[k]) for k in rnnx
             )
-            label = " ".join(table[name] for name in ("cell", "job", "dtype"))
+            label = f"{_NAMES[table['cell']]}, {table['job']}, {table['dtype']}"
             label += ", one thread" if table.get("threads") == "one" else ""
             axes.plot(*zip(*points, strict=True), marker="o", markersize=4, linewidth=1, label=label)
         axes.axhline(1, color="gray", linewidth=1)
