@@ -257,6 +257,13 @@ def test_results_belong_to_the_caller():
     assert torch.equal(torch.autograd.grad(later, x, d)[0], expected)
 
 
+def test_inputs_that_torch_negates_in_reading():
+    theirs, ours = pair("GRU")
+    x = torch.randn(T, M, N_X, dtype=torch.complex128).conj().imag
+    assert x.is_neg()
+    torch.testing.assert_close(ours(x)[0], theirs(x)[0])
+
+
 def test_copies_and_pickles():
     _, ours = pair("GRU", 2)
     recurrent = rt.Recurrent("mgu", N_X, N).double()

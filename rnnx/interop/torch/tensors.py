@@ -13,7 +13,7 @@ from rnnx.engines.cpu.runtime.thread_policy import limit
 def to_array(tensor: torch.Tensor) -> Any:
     """Return an array that shares the memory of a tensor."""
     if tensor.device.type == "cpu":
-        return tensor.detach().numpy()
+        return tensor.numpy(force=True)
     import cupy
 
     return cupy.from_dlpack(tensor.detach())
