@@ -30,7 +30,7 @@ def public_names(package):
     return ast.literal_eval(names)
 
 
-NAMES = {package: public_names(package) for package in PACKAGES}
+NAMES = {package: public_names(package) for package in (*PACKAGES, "rnnx.estimators")}  # also without scikit-learn
 
 
 def documented():
