@@ -5,10 +5,10 @@
 ``python asv_benchmarks/peers.py --jobs inference --cells gru --peers jax --shapes 64,128,32,50 --threads one all``
 ``python asv_benchmarks/peers.py --plot FILE``     plot the ratios in an earlier ``--json`` file
 
-The sides run alternately, in a process for each side and shape; a result is the median of the rounds' medians. "Of
-floor" is the rate of the matrix products alone, relative to the fastest product in the same run. With one thread, the
-process is bound to one core. With ``--limit``, tables share the seconds: each makes as many rounds as fit, and stops in
-the middle of the first one if it must. The last table compares with the targets in `peer_plan.py`.
+Each side and shape has a process of its own. In a round, each side has a turn of a fifth of a second; a result is the
+median of the turns' medians. "Of floor" is the rate of the matrix products alone, relative to the fastest product in
+the same run. With one thread, the process is bound to one core. With ``--limit``, tables share the seconds, and each
+takes as many shapes as fit. The last table compares with the targets in `peer_plan.py`.
 """
 
 import argparse
@@ -22,21 +22,26 @@ import numpy as np
 from peer_plan import LARGE_UNITS, OF_FLOOR, PLAN, targets
 from peer_sides import SIDES
 from product_rate import product_rate
-from shared import added_mib, child, flops, geometric_mean, median_ms, parsed_sizes, use_one_core, versions
+from shared import added_mib, child, flops, geometric_mean, parsed_sizes, use_one_core, versions
+from turns import medians_in_turn
 
 _MODULES = {"keras": "tensorflow", "rnnx_f": "rnnx", "course": "numpy"}  # of other peers, the name itself
 _SUMMARY = ("table", "threads", "peer", "shapes", "geometric mean", "target", "worst", "target", "of floor", "peer's")
 
 
-def measure(side, job, cell, dtype, size, one_thread):
-    """Return milliseconds per call, or the MiB that five steps add to the process."""
+def timed(side, job, cell, dtype, size, one_thread):
+    """Return a function that does the job once."""
     if one_thread:
         use_one_core()
     given = SIDES[side](cell, dtype, size)
-    if job == "memory":
-        SIDES[side](cell, dtype, (2, 4, 2, 3)).step()  # loads and compiles everything
-        return added_mib(lambda: [given.step() for _ in range(5)])
-    return median_ms(given.stream() if job == "stream" else getattr(given, job))
+    return given.stream() if job == "stream" else getattr(given, job)
+
+
+def memory(side, cell, dtype, size):
+    """Return the MiB that five steps add to the process."""
+    given = SIDES[side](cell, dtype, size)
+    SIDES[side](cell, dtype, (2, 4, 2, 3)).step()  # loads and compiles everything
+    return added_mib(lambda: [given.step() for _ in range(5)])
 
 
 def rate(dtype, one_thread):
@@ -53,16 +58,18 @@ def floor(dtype, one_thread):
 
 
 def run(table, sides, one_thread, rounds, until):
-    """Return a dictionary (side, size) -> results of the rounds, for the sizes that all sides finished in time."""
+    """Return a dictionary (side, size) -> results of the rounds, for the sizes that were reached in time."""
     found = {}
-    for _ in range(rounds):
-        for size in table.sizes:
-            if time.monotonic() > until:
-                return found
-            given = (table.job, table.cell, table.dtype, size, one_thread)
-            results = {side: child("peers:measure", side, *given, threads=1 if one_thread else None) for side in sides}
-            for side, value in results.items():
-                found.setdefault((side, size), []).append(value)
+    for size in table.sizes:
+        if time.monotonic() > until:
+            break
+        given = (table.cell, table.dtype, size)
+        if table.job == "memory":
+            results = {side: [child("peers:memory", side, *given) for _ in range(rounds)] for side in sides}
+        else:
+            calls = {side: ("peers:timed", side, table.job, *given, one_thread) for side in sides}
+            results = medians_in_turn(calls, rounds, threads=1 if one_thread else None)
+        found |= {(side, size): values for side, values in results.items()}
     return found
 
 
@@ -180,7 +187,7 @@ def main():
     parser.add_argument("--peers", nargs="+", choices=[side for side in SIDES if side != "rnnx"])
     parser.add_argument("--shapes", nargs="+", help="each as n_x,n_a,m,T_x")
     parser.add_argument("--threads", nargs="+", choices=["all", "one"], default=["all"])
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--limit", type=float, default=float("inf"), help="seconds for all tables together")
     parser.add_argument("--json", help="also write the results to this file")
     parser.add_argument("--plot", nargs=2, metavar=("JSON", "PICTURE"))

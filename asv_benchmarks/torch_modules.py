@@ -6,7 +6,8 @@
 
 A step is forward and backward with all gradients, all None before. Lengths are uniform between T / 3 and T, as
 a PackedSequence. The layer "own" is `Recurrent` with the peephole LSTM against a loop over `torch` operations: eager,
-scripted and compiled. The sides run in separate processes, alternately; a result is the median of the rounds' medians.
+scripted and compiled. Each side has a process of its own, and the sides have short turns; a result is the median of the
+turns' medians.
 
 "training" is a whole training step of a small model, embedding, LSTM, linear layer and Adam, with torch's LSTM and with
 ours. Both models are in one process: first each one alone, then by turns, so that the threads of one library may be
@@ -20,8 +21,7 @@ import time
 import numpy as np
 from peer_plan import SIZES
 from shared import child, geometric_mean, median_ms, parsed_sizes, versions
-
-from rnnx.compare.process import in_turn
+from turns import medians_in_turn
 
 LAYERS = ("LSTM", "GRU", "RNN")
 JOBS = ("step", "inference", "lengths", "training")
@@ -45,21 +45,15 @@ def make_layer(side, layer, n_x, n_a):
     return wrap(Peephole(n_x, n_a))
 
 
-def measure(side, layer, job, dtype, sizes, threads):
-    """Return milliseconds of a call by size."""
+def timed(side, layer, job, dtype, size, threads):
+    """Return a function that does the job once."""
     import torch
 
     torch.manual_seed(0)
     torch.set_num_threads(threads)
     torch.set_default_dtype(getattr(torch, dtype))
-    return {size: measure_one(make_layer(side, layer, *size[:2]), job, size) for size in sizes}
-
-
-def measure_one(layer, job, size):
-    """Return milliseconds of a call."""
-    import torch
-
-    n_x, _, m, n_steps = size
+    n_x, n_a, m, n_steps = size
+    module = make_layer(side, layer, n_x, n_a)
     x = torch.randn(n_steps, m, n_x)
     if job == "lengths":
         lengths = torch.randint(max(n_steps // 3, 1), n_steps + 1, (m,))
@@ -69,21 +63,20 @@ def measure_one(layer, job, size):
         x.requires_grad_(job == "step")
 
     def run():
-        out = layer(x)[0]
+        out = module(x)[0]
         return out.data if job == "lengths" else out
 
     if job == "inference":
-        with torch.no_grad():
-            return median_ms(run)
+        return torch.no_grad()(run)
     d = torch.randn_like(run())
 
     def step():
-        layer.zero_grad()
+        module.zero_grad()
         if torch.is_tensor(x):
             x.grad = None
         run().backward(d)
 
-    return median_ms(step)
+    return step
 
 
 def training(threads):
@@ -124,22 +117,18 @@ def compare(layer, job, dtype, options):
     """Measure and print one table."""
     sides = ["rnnx", "torch", *(["scripted", "compiled"] if layer == "own" else [])]
     default = FEW if job == "lengths" else ONE if layer == "own" else SIZES
-    sizes = parsed_sizes(options.sizes) or default
-    calls = {
-        side: functools.partial(child, "torch_modules:measure", side, layer, job, dtype, sizes, options.threads)
-        for side in sides
-    }
-    runs = in_turn(calls, options.rounds)
     print(f"\n**{layer}, {job}, {dtype}, {options.threads} threads**\n")
     columns = [f"{side} ms" for side in sides] + [f"{side} / rnnx" for side in sides[1:]]
     print(f"| (n_x, n_a, m, T) | {' | '.join(columns)} |")
     print("|---" * (2 * len(sides)) + "|")
     ratios = []
-    for size in sizes:
-        ms = [float(np.median([run[size] for run in runs[side]])) for side in sides]
+    for size in parsed_sizes(options.sizes) or default:
+        calls = {side: ("torch_modules:timed", side, layer, job, dtype, size, options.threads) for side in sides}
+        runs = medians_in_turn(calls, options.rounds, options.threads)
+        ms = [float(np.median(runs[side])) for side in sides]
         ratios.append(ms[1] / ms[0])
         row = [f"{value:.3g}" for value in ms] + [f"{value / ms[0]:.2f}" for value in ms[1:]]
-        print(f"| {size} | {' | '.join(row)} |")
+        print(f"| {size} | {' | '.join(row)} |", flush=True)
     print(f"\ntorch / rnnx: geometric mean {geometric_mean(ratios):.2f}, least {min(ratios):.2f}", flush=True)
 
 
@@ -161,7 +150,7 @@ def main():
     parser.add_argument("--dtypes", nargs="+", choices=["float32", "float64"], default=["float32"])
     parser.add_argument("--sizes", nargs="+", help="each as n_x,n_a,m,T")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--limit", type=float, default=float("inf"), help="seconds after which no table is begun")
     options = parser.parse_args()
     print(versions())

@@ -44,11 +44,12 @@ def peers(monkeypatch):
 
     processes, ms = [], {"rnnx": 2.0, "torch": 2.4, "jax": 6.0}
 
-    def child(target, *arguments, threads):
-        processes.append((*arguments, threads))
-        return ms[arguments[0]] if target == "peers:measure" else 100.0
+    def medians_in_turn(calls, rounds, threads):
+        processes.extend((*arguments, threads) for target, *arguments in calls.values())
+        return {side: [ms[side]] * rounds for side in calls}
 
-    monkeypatch.setattr(peers, "child", child)
+    monkeypatch.setattr(peers, "medians_in_turn", medians_in_turn)
+    monkeypatch.setattr(peers, "child", lambda target, *arguments, threads: 100.0)
     monkeypatch.setattr(peers, "find_spec", lambda name: True)
     peers.floor.cache_clear()
 
@@ -66,18 +67,27 @@ def test_every_side_and_shape_has_a_process_of_its_own(peers, capsys):
     options = ["--jobs", "step", "--cells", "gru_reset_after", "--peers", "torch", "jax", "--rounds", "2"]
     options += ["--shapes", "3,256,4,7", "2,3,1,5"]
     processes = peers(*options, "--threads", "one", "all")
-    measured = [p for p in processes if p[0] in ("rnnx", "torch", "jax")]
-    assert len(measured) == len(processes) - 2 == 2 * 2 * 2 * 3  # and the fastest products of one thread and all
-    assert measured[0] == ("rnnx", "step", "gru_reset_after", "float32", (3, 256, 4, 7), True, 1)
-    assert measured[-1] == ("jax", "step", "gru_reset_after", "float32", (2, 3, 1, 5), False, None)
+    assert len(processes) == 2 * 2 * 3
+    assert processes[0] == ("rnnx", "step", "gru_reset_after", "float32", (3, 256, 4, 7), True, 1)
+    assert processes[-1] == ("jax", "step", "gru_reset_after", "float32", (2, 3, 1, 5), False, None)
     one, all_cores = (line.split(" | ") for line in capsys.readouterr().out.splitlines() if "| torch |" in line)
     assert one[3:8] == ["2", "1.20", "1.10", "1.20", "1.00"]
     assert all_cores[3:8] == ["2", "1.20 (!)", "3.00", "1.20 (!)", "1.40"]  # targets missed
 
 
-def test_a_limit_of_seconds_ends_the_rounds(peers, capsys):
-    assert len(peers("--rounds", "3", "--limit", "0")) == 1  # the fastest product
+def test_a_limit_of_seconds_ends_the_table(peers, capsys):
+    assert not peers("--rounds", "3", "--limit", "0")
     assert "0 of 20 shapes within the limit" in capsys.readouterr().out
+
+
+def test_sides_have_turns(peers):
+    from turns import medians_in_turn
+
+    found = medians_in_turn({"two": ("functools:partial", sum, (1, 1)), "none": ("functools:partial", sum, ())}, 2)
+    assert [len(found["two"]), len(found["none"])] == [2, 2]
+    assert all(0 < ms < 10 for ms in (*found["two"], *found["none"]))
+    with pytest.raises(RuntimeError, match="the first argument must be callable"):
+        medians_in_turn({"fails": ("functools:partial", 3)}, 1)
 
 
 def test_the_cells_of_the_peers_are_those_of_rnnx(peers, request):
