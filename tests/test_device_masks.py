@@ -39,7 +39,8 @@ def test_masks_of_the_gpu_engine(shape, dtype):
         masks = Masks(seed, start)
         key = masks.key_on_device("_l0", like)
         assert key.dtype == np.int64
-        found = engine.kept(key, start, rate, shape, like)
-        assert found.dtype == dtype
-        assert found.strides[0] == like.itemsize  # time-major
-        assert np.array_equal(found, masks.kept("_l0", rate, shape, like))
+        for value in (1.0, 1 / (1 - rate)):
+            found = engine.kept(key, start, rate, shape, like, value)
+            assert found.dtype == dtype
+            assert found.strides[0] == like.itemsize  # time-major
+            assert np.array_equal(found, masks.kept("_l0", rate, shape, like, value))

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from lab import NAMES
 
-from rnnx._core.locks import NAME, FolderLock, InUse, abandoned
+from rnnx._core.locks import NAME, FolderLock, InUse, is_held
 from rnnx.training import Run, Settings, free_folder, load_checkpoint
 
 HOLD = """
@@ -87,39 +87,39 @@ def test_a_run_holds_its_folder_from_start_to_end(tmp_path, settings):
     Run.resume(tmp_path / "run").close()
 
 
-def test_an_abandoned_folder(tmp_path, monkeypatch):
+def test_who_holds_a_folder(tmp_path, monkeypatch):
     folder = tmp_path / "run"
-    assert not abandoned(folder)  # not there
+    assert is_held(folder) is None  # not there
     folder.mkdir()
-    assert abandoned(folder)
+    assert is_held(folder) is False
     lock = FolderLock(folder)
-    assert not abandoned(folder)
+    assert is_held(folder)
     with pytest.raises(InUse):  # looking has released nothing
         FolderLock(folder)
     lock.release()
-    assert abandoned(folder)
+    assert is_held(folder) is False
     with hold(folder) as process:
-        assert not abandoned(folder)
+        assert is_held(folder)
         process.kill()
     assert NAME in os.listdir(folder)
-    assert abandoned(folder)
+    assert is_held(folder) is False
     with monkeypatch.context() as patch:
         patch.setattr("platform.node", lambda: "another machine")
-        assert not abandoned(folder)
+        assert is_held(folder) is None
     with monkeypatch.context() as patch:
 
         def of_another_user(*_):
             raise PermissionError(13, "Permission denied")
 
         patch.setattr("rnnx._core.locks._open_existing", of_another_user)
-        assert not abandoned(folder)
+        assert is_held(folder) is None
     fcntl = pytest.importorskip("fcntl")
 
     def unsupported(*_):
         raise OSError(95, "Operation not supported")
 
     monkeypatch.setattr(fcntl, "flock", unsupported)
-    assert not abandoned(folder)
+    assert is_held(folder) is None
 
 
 def test_a_failed_start_leaves_nothing(tmp_path, settings):

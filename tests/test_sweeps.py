@@ -16,10 +16,14 @@ from lab import NAMES, ok
 import rnnx
 from rnnx.models import CharModel
 from rnnx.training import Settings, Sweep, load_checkpoint, read_metrics
+from rnnx.training.search_space import distributions
 from rnnx.training.trials import run_folder
 
 optuna = pytest.importorskip("optuna")
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution  # noqa: E402
+
+from rnnx.training import trial_queue  # noqa: E402
+from rnnx.training.studies import first_values  # noqa: E402
 
 SPACE = {"learning_rate": FloatDistribution(1e-3, 1e-1, log=True), "hidden_size": IntDistribution(3, 6)}
 WHOLE = {"text": "names.txt", "hidden_size": (4,), "epochs": 2, "batch_size": 32}
@@ -151,7 +155,7 @@ def test_without_optuna(run, monkeypatch):
 def test_a_study_keeps_its_settings(run, tmp_path):
     ok(run("tune", *OPTIONS, *RATES, "--trials", 1, "--storage", "sqlite:///s.db"))
     for options, name in (
-        ((*OPTIONS, "--dropout", 0.1, *RATES), "dropout"),
+        ((*OPTIONS, "--clip-norm", 1, *RATES), "clip_norm"),
         ((*OPTIONS, "--search", "learning-rate=0.1,0.2"), "space"),
         (("--text", "prose.txt", *OPTIONS[2:], *RATES, "--study", "names-tune"), "text"),
     ):
@@ -270,11 +274,43 @@ def test_a_file_that_is_no_journal(settings, tmp_path, text):
 def test_no_more_trials_than_asked_for(settings, monkeypatch):
     """Two processes find one left, and both ask for it."""
     sweep, other = (Sweep(settings, SPACE, "sweep", trials=1) for _ in range(2))
-    assert sweep._new().number == 0
-    assert other._new() is None
+    assert sweep._queue.new().number == 0
+    assert other._queue.new() is None
     assert [one.number for one in other.results()] == [0]
     more = Sweep(settings, SPACE, "sweep", trials=2).run()
     assert sorted(one.number for one in more) == [0, 2]
+
+
+@pytest.mark.parametrize("sampler", ["random", "grid"])
+def test_a_process_that_ended_before_its_trial_had_a_folder(settings, monkeypatch, sampler):
+    space = {"cell": ["rnn", "gru", "lstm"], "seq_length": [3, 4]}
+    settings = replace(settings, epochs=None, iterations=1)
+    expected = Sweep(settings, space, "whole", trials=4, sampler=sampler, pruner="none").run()
+    sweep, other = (Sweep(settings, space, "cut", trials=4, sampler=sampler, pruner="none") for _ in range(2))
+    next(iter(sweep)).run.close()
+    sweep.study.ask(sweep.space)  # and the process is killed
+    monkeypatch.setattr("rnnx.training.trial_queue._TO_BEGIN", 0.0)
+    assert {one.state for one in sweep.run()} == {"complete"}
+    assert sorted(one.number for one in sweep.results()) == [0, 2, 3, 4]
+    assert {(one.loss, *one.values.values()) for one in other.run()} == {
+        (one.loss, *one.values.values()) for one in expected
+    }
+
+
+def test_a_process_that_is_slow_to_begin_a_trial(settings, monkeypatch):
+    sweep, other = (Sweep(settings, SPACE, "sweep", trials=1) for _ in range(2))
+    free_folder = trial_queue.free_folder
+
+    def slow(*arguments):
+        monkeypatch.setattr(trial_queue, "free_folder", free_folder)
+        monkeypatch.setattr(trial_queue, "_TO_BEGIN", 0.0)
+        assert [one.state for one in other.run()] == ["complete"]
+        return free_folder(*arguments)
+
+    monkeypatch.setattr(trial_queue, "free_folder", slow)
+    assert sweep._queue.new() is None
+    assert list(sweep) == []
+    assert [(one.number, one.state) for one in sweep.results()] == [(1, "complete")]
 
 
 def test_pruning(settings):
@@ -318,10 +354,44 @@ def test_failures_do_not_end_the_study(run, monkeypatch):
     assert "4 trials: 1 complete, 1 diverged, 2 failed" in out
     assert out.count("hidden-size 5  warmup 0  (the loss is nan at step 3; a smaller learning rate may help)") == 2
     assert "`warmup` must be at least 0 and below the 4 steps of the run; got 1000" in out
-    code, out, err = run("tune", *OPTIONS, "--search", "warmup=500,1000", "--study", "bad", "--trials", 2)
+    bad = ("--search", "warmup=0,1", "--study", "bad", "--trials", 2)
+    code, out, err = run("tune", *OPTIONS[:-1], 5, *bad)
     assert code == 1
-    assert "2 trials: 2 failed" in out
-    assert "no trial is complete; trial 0: `warmup` must be" in err
+    assert "2 trials: 2 diverged" in out
+    assert "no trial is complete; trial 0: the loss is nan at step 3" in err
+    sweep = Sweep(Settings(**{**WHOLE, "hidden_size": (5,)}), {"warmup": [0, 1]}, "worse", trials=2)
+    with pytest.raises(ValueError, match="no trial is complete; trial 0: the loss is nan"):
+        sweep.run()
+    assert [one.state for one in sweep.results()] == ["diverged"] * 2
+
+
+def test_settings_that_no_trial_can_have(settings, run):
+    for wrong, message in (
+        ({"cell": "lstn"}, "'lstn'"),
+        ({"warmup": 1000}, "below the 4 steps"),
+        ({"by": "words"}, "`by`"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            Sweep(replace(settings, **wrong), SPACE, "s")
+    with pytest.raises(ValueError, match="below the 4 steps of the run; got 500"):
+        Sweep(settings, {"warmup": [500, 1000]}, "s", sampler="grid")
+    code, _, err = run("tune", *OPTIONS, "--search", "warmup=500,1000")
+    assert (code, "`warmup` must be at least 0" in err) == (1, True)
+    assert sorted(os.listdir()) == ["names.txt", "prose.txt"]
+    results = Sweep(settings, {"warmup": [1000, 0]}, "s", sampler="grid").run()
+    assert [one.state for one in results] == ["complete", "failed"]
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "grid"])
+def test_the_values_that_are_tried_first(settings, sampler):
+    space = {"cell": ["rnn", "gru", "lstm"], "seq_length": IntDistribution(1, 4)}
+    study = Sweep(settings, space, "s", sampler=sampler, trials=12).study
+    expected = []
+    for _ in range(12):
+        trial = study.ask(distributions(space, of_model=False))
+        study.tell(trial, state=optuna.trial.TrialState.FAIL)
+        expected.append(trial.params)
+    assert list(first_values(distributions(space, of_model=False), sampler, settings.seed, 12)) == expected
 
 
 def test_trials_that_others_train_are_no_error(run, settings):
@@ -368,19 +438,22 @@ def test_errors_of_a_sweep(settings):
 # --- several processes -------------------------------------------------------------------------------------------
 
 
-def start(*arguments):
+def start(*arguments, **environment):
     command = [sys.executable, "-c", COMMAND, "tune", *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    environment = {**os.environ, **environment}
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("storage", [(), ("--storage", "sqlite:///s.db")], ids=["journal", "sqlite"])
 def test_processes_share_the_trials(settings, storage):
     options = (*OPTIONS, *RATES, *storage, "--trials", 6, "--pruner", "none")
-    processes = [start(*options) for _ in range(2)]
+    processes = [start(*options, PMI_SIZE="2", PMI_RANK=str(rank)) for rank in range(2)]  # as under mpiexec
     outputs = [process.communicate(timeout=100) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs
     assert [errors for _, errors in outputs] == ["", ""]
+    assert ["6 trials: 6 complete" in out for out, _ in outputs] == [True, False]
+    assert ["study names-tune" in out for out, _ in outputs] == [True, False]
     results = Sweep(settings, SPACE_OF_RATES, "runs/names-tune", trials=6, storage=(storage or (0, None))[1]).results()
     assert [one.state for one in results] == ["complete"] * 6
     folders = {one.folder.name for one in results}

@@ -59,22 +59,23 @@ class FolderLock:
         return self.release.alive
 
 
-def abandoned(folder: Path) -> bool:
-    """Return whether a folder is here and nobody holds it: its lock was released, or the process has ended.
+def is_held(folder: Path) -> bool | None:
+    """Return whether a process holds the lock of a folder; False if it was released, or the process has ended.
 
-    False if that cannot be known: of a process of another machine or another user, and on a file system without locks.
+    None if that cannot be known: of a folder that is not here, of a process of another machine or another user, and on
+    a file system without locks.
     """
     try:
         file = open(folder / NAME, "r+b", buffering=0, opener=_open_existing)  # noqa: SIM115
     except FileNotFoundError:
-        return folder.is_dir()
+        return False if folder.is_dir() else None
     except PermissionError:
-        return False
+        return None
     with file:
         try:
-            return _lock(file) and _about(file).get("machine") == platform.node()
+            return False if _lock(file) and _about(file).get("machine") == platform.node() else None
         except BlockingIOError:
-            return False
+            return True
 
 
 def _locked(folder: Path) -> int:

@@ -23,6 +23,7 @@ from rnnx.cli.group import (
     quoted,
     run_argument,
 )
+from rnnx.cli.options import shared_option
 from rnnx.compare.runner import PEERS
 from rnnx.compare.task import CELLS, DTYPES, OPTIMIZERS
 from rnnx.data import Corpus, Dataset, make_corpus
@@ -181,12 +182,12 @@ def plot(run: str, text: str | None, format: str, dpi: int, output: str | None) 
 @option("--cell", "--model", type=Choice(CELLS), default="lstm", help="Recurrent cell.")
 @option("--reset-after", is_flag=True, help="Use the GRU variant of PyTorch and Keras instead of the course's.")
 @option("--hidden-size", "--rnn-size", type=IntRange(1), default=128, help="Units per layer.")
-@option("--num-layers", type=IntRange(1), default=1, help="Number of recurrent layers.")
-@option("--batch-size", type=IntRange(1), default=32, help="Sequences per step.")
+@shared_option("--num-layers", default=1)
+@shared_option("--batch-size", default=32)
 @option("--seq-length", type=IntRange(1), default=64, help="Characters per sequence.")
 @option("--steps", "--iterations", type=IntRange(2), default=100, help="Training steps.")
 @option("--optimizer", type=Choice(OPTIMIZERS), default="adam", help="Optimizer.")
-@number("--learning-rate", default=0.003, help="Learning rate.")
+@shared_option("--learning-rate", default=0.003)
 @option("--dataset", metavar="NAME", default="pydoc", help="Text by name, as for rnnx train.")
 @option("--text", type=click.Path(dir_okay=False), help="UTF-8 text file, instead of --dataset.")
 @option("--dtype", type=Choice(DTYPES), default="float32", help="Floating-point type.")

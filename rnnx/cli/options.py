@@ -11,16 +11,6 @@ from rnnx.models.layers import CELLS
 from rnnx.optim import OPTIMIZERS
 from rnnx.training.settings import TrainingSettings
 
-_COUNT = IntRange(1)
-
-
-def setting_of(settings: type[TrainingSettings], names: str, type: Any, help: str, **options: Any) -> Any:  # noqa: A002
-    """Declare an option for the setting of the same name, with its default."""
-    declare = number if isinstance(type, FloatRange) else option
-    first, *others = names.split()
-    default = getattr(settings, first.removeprefix("--").replace("-", "_"))
-    return declare(first, *others, **{"type": type, "help": help, "default": default, **options})
-
 
 def widths(_context: click.Context, _parameter: click.Parameter, value: str) -> tuple[int, ...]:
     """Parse the units of all layers, or of each layer."""
@@ -59,31 +49,64 @@ def check_resumed(fixed: Sequence[str]) -> None:
         raise ValueError(f"a resumed run keeps its settings; --resume cannot be combined with {as_options(fixed)}")
 
 
+resume_option = option("--resume", type=click.Path(), metavar="RUN", help="Resume the run in this folder.")
+save_every_option = number("--save-every", type=FloatRange(0), default=30.0, help="Seconds between checkpoints.")
+quiet_option = option("--quiet", is_flag=True, help="Hide the progress bar.")
+_COUNT = IntRange(1)
+_SHARED: dict[str, dict[str, Any]] = {  # options of several commands, by the setting that they are
+    "cell": {
+        "type": Choice(CELLS),
+        "metavar": "NAME",
+        "help": f"Recurrent cell: rnn, lstm, gru, or {', '.join(CELLS[3:])}.",
+    },
+    "hidden_size": {
+        "type": str,
+        "callback": widths,
+        "metavar": "INTEGERS",
+        "help": "Units per layer; 256,128 for unequal layers.",
+    },
+    "num_layers": {"type": _COUNT, "help": "Number of recurrent layers."},
+    "dropout": {"type": BELOW_ONE, "help": "Dropout rate between layers."},
+    "dtype": {"type": Choice(["float32", "float64"]), "help": "Floating-point type."},
+    "epochs": {"type": _COUNT, "help": "Most passes over the training data."},
+    "batch_size": {"type": _COUNT, "help": "Sequences per step."},
+    "optimizer": {"type": Choice([*OPTIMIZERS]), "help": "Optimizer."},
+    "learning_rate": {"type": POSITIVE, "help": "Learning rate."},
+    "weight_decay": {"type": FloatRange(0), "help": "Weight decay.", "show_default": "the optimizer's"},
+    "clip_norm": {"type": POSITIVE, "help": "Clip the global gradient norm to this value."},
+    "seed": {"type": IntRange(0), "help": "Random seed. Same seed, same result, bit for bit."},
+}
+
+
+def shared_option(names: str, **options: Any) -> Any:
+    """Declare an option with options of click, besides those that it has in all commands."""
+    options = {**_SHARED.get(_name(names), {}), **options}
+    declare = number if isinstance(options["type"], FloatRange) else option
+    return declare(*names.split(), **options)
+
+
+def setting_of(settings: type[TrainingSettings], names: str, **options: Any) -> Any:
+    """Declare an option for the setting of the same name, with its default; see `shared_option`."""
+    default = getattr(settings, _name(names))
+    if isinstance(default, tuple):
+        default = ",".join(map(str, default))
+    return shared_option(names, **{"default": default, **options})
+
+
+def _name(names: str) -> str:
+    """Return the setting that an option stands for."""
+    return names.split()[0].removeprefix("--").replace("-", "_")
+
+
 def table_options(settings: type[TrainingSettings]) -> Callable[[Any], Any]:
     """Declare the options of the model, the training and the run that commands on a table share."""
-
-    def declare(names: str, type: Any, help: str, **options: Any) -> Any:  # noqa: A002
-        return setting_of(settings, names, type, help, **options)
-
-    width = ",".join(map(str, settings.hidden_size))
     declared = [
-        declare("--cell", Choice(CELLS), "Recurrent cell: rnn, lstm, gru, or another of rnnx.CELLS.", metavar="NAME"),
-        declare("--hidden-size", str, "Units per layer.", callback=widths, metavar="INTEGERS", default=width),
-        declare("--num-layers", _COUNT, "Number of recurrent layers."),
-        declare("--dropout", BELOW_ONE, "Dropout rate between layers."),
-        declare("--dtype", Choice(["float32", "float64"]), "Floating-point type."),
-        declare("--epochs", _COUNT, "Most passes over the training data."),
-        declare("--batch-size", _COUNT, "Sequences per step."),
-        declare("--optimizer", Choice([*OPTIMIZERS]), "Optimizer."),
-        declare("--learning-rate", POSITIVE, "Learning rate."),
-        declare("--weight-decay", FloatRange(0), "Weight decay.", show_default="the optimizer's"),
-        declare("--clip-norm", POSITIVE, "Clip the global gradient norm to this value."),
-        declare("--seed", IntRange(0), "Random seed. Same seed, same result, bit for bit."),
+        *(setting_of(settings, f"--{name.replace('_', '-')}") for name in _SHARED),
         option("--run", "folder", type=click.Path(), show_default="in runs", help="Run folder."),
-        option("--resume", type=click.Path(), metavar="RUN", help="Resume the run in this folder."),
-        number("--save-every", type=FloatRange(0), default=30.0, help="Seconds between checkpoints."),
+        resume_option,
+        save_every_option,
         device_option,
-        option("--quiet", is_flag=True, help="Hide the progress bar."),
+        quiet_option,
     ]
 
     def decorate(command: Any) -> Any:

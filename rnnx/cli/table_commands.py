@@ -23,8 +23,11 @@ from rnnx.cli.options import check_resumed, columns, levels, setting_of, table_o
 from rnnx.cli.table_display import ClassifyDisplay, ForecastDisplay
 from rnnx.cli.table_results import as_csv, class_rows, forecast_rows
 from rnnx.losses import LOSSES
+from rnnx.training.classify_settings import ClassifySettings
+from rnnx.training.forecast_settings import QUANTILES, ForecastSettings
+from rnnx.training.table_base import TableSettings
 from rnnx.training.table_runs import TableRun, load_best
-from rnnx.training.tables import QUANTILES, ClassifySettings, ForecastSettings, TableSettings, table_settings
+from rnnx.training.tables import table_settings
 
 _ON_RESUME = ("epochs", "patience", "table")  # settings that --resume may change
 _NOT_SETTINGS = ("resume", "folder", "output", "device", "save_every", "quiet")
@@ -69,25 +72,27 @@ def _columns(name: str, help: str) -> Any:  # noqa: A002
 )
 @_of_forecast(
     "--loss",
-    Choice([name for name, loss in LOSSES.items() if loss.kind == "numbers"]),
-    "What the model learns: quantiles, a distribution (gaussian, student_t; poisson, of counts), or a number.",
+    type=Choice([name for name, loss in LOSSES.items() if loss.kind == "numbers"]),
+    help="What the model learns: quantiles, a distribution (gaussian, student_t; poisson, of counts), or a number.",
     metavar="NAME",
 )
 @_of_forecast(
     "--quantiles",
-    str,
-    "Quantiles to forecast, of a loss that has them.",
+    type=str,
+    help="Quantiles to forecast, of a loss that has them.",
     callback=levels,
     metavar="NUMBERS",
     show_default=",".join(map(str, QUANTILES)),
 )
 @_of_forecast(
-    "--gaps", Choice(["error", "hold"]), "Whether the model may see the last value where a target is missing."
+    "--gaps", type=Choice(["error", "hold"]), help="Whether the model may see the last value where a target is missing."
 )
 @option("--allow-gaps", is_flag=True, help="Take unevenly spaced times, such as business days, as steps.")
-@_of_forecast("--stride", IntRange(1), "Steps between the windows of the training set.")
+@_of_forecast("--stride", type=IntRange(1), help="Steps between the windows of the training set.")
 @_of_forecast(
-    "--validation", FRACTION, "Part of the steps, before those of the backtest, to choose the best weights on."
+    "--validation",
+    type=FRACTION,
+    help="Part of the steps, before those of the backtest, to choose the best weights on.",
 )
 @option(
     "--backtest",
@@ -95,7 +100,7 @@ def _columns(name: str, help: str) -> Any:  # noqa: A002
     show_default="1 to 4 horizons",
     help="Last steps that training does not see, to compare with the seasonal naive forecast; 0: none.",
 )
-@_of_forecast("--patience", IntRange(1), "Stop after this many epochs without improvement.")
+@_of_forecast("--patience", type=IntRange(1), help="Stop after this many epochs without improvement.")
 @table_options(ForecastSettings)
 @option("--output", type=click.Path(dir_okay=False), show_default="RUN/forecast.csv", help="CSV file of the forecast.")
 @click.pass_context
@@ -129,7 +134,7 @@ def forecast(context: click.Context, /, **options: Any) -> None:
     help="Columns of features, separated by commas.",
 )
 @_column("--group", "Column of what cross-validation must not divide, such as persons.")
-@_of_classify("--folds", IntRange(0), "Folds of cross-validation; 0: none.")
+@_of_classify("--folds", type=IntRange(0), help="Folds of cross-validation; 0: none.")
 @option("--bidirectional", is_flag=True, help="Read the sequences in both directions.")
 @option(
     "--validation",
@@ -137,7 +142,7 @@ def forecast(context: click.Context, /, **options: Any) -> None:
     show_default="0.1 with --patience",
     help="Part of the sequences to choose the best weights on, which training does not see.",
 )
-@_of_classify("--patience", IntRange(1), "Stop after this many epochs without improvement on this part.")
+@_of_classify("--patience", type=IntRange(1), help="Stop after this many epochs without improvement on this part.")
 @table_options(ClassifySettings)
 @option(
     "--output",

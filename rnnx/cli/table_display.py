@@ -164,7 +164,7 @@ class ClassifyDisplay(RunDisplay):
         predicted = p.argmax(axis=0)
         right = predicted == data.targets
         parts = [right[of_fold == k].mean() for k in range(run.settings.folds)]
-        often = np.bincount(data.targets).max() / len(data.targets)
+        often = np.unique(data.targets, return_counts=True)[1].max() / len(data.targets)
         click.echo(
             f"cross-validated accuracy {right.mean():.3f} ({min(parts):.3f} to {max(parts):.3f} in {len(parts)} folds)"
             f", macro F1 {metrics.f1_score(data.targets, predicted):.3f}; the most frequent class: {often:.3f}"

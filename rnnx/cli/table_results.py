@@ -9,7 +9,7 @@ import numpy as np
 from rnnx.analysis import forecast
 from rnnx.data import FrameSequences, Series
 from rnnx.data.times import following, written
-from rnnx.training.tables import ForecastSettings
+from rnnx.training.forecast_settings import ForecastSettings
 
 
 def as_csv(rows: list[list[Any]]) -> bytes:

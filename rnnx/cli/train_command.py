@@ -23,14 +23,19 @@ from rnnx.cli.group import (
     output_folder,
 )
 from rnnx.cli.interrupt import Interrupt
-from rnnx.cli.options import as_options, check_resumed, setting_of, widths
+from rnnx.cli.options import (
+    as_options,
+    check_resumed,
+    quiet_option,
+    resume_option,
+    save_every_option,
+    setting_of,
+)
 from rnnx.cli.ranks import training_group
 from rnnx.data import find_text
 from rnnx.data.corpus import BY, SPLITS
 from rnnx.engines.precision import PRECISIONS
 from rnnx.functional.initialization import SCHEMES
-from rnnx.models.layers import CELLS
-from rnnx.optim import OPTIMIZERS
 from rnnx.training import Run, Settings
 from rnnx.training.distributed.group import Group, agreed
 from rnnx.training.search_space import OF_MODEL
@@ -47,97 +52,93 @@ _setting = partial(setting_of, Settings)
 # data
 @_setting(
     "--dataset",
-    str,
-    "Text by name: dinos or pydoc, which are built in; NAME for the file data/NAME.txt; shakespeare, which is "
+    type=str,
+    help="Text by name: dinos or pydoc, which are built in; NAME for the file data/NAME.txt; shakespeare, which is "
     "downloaded once.",
     metavar="NAME",
 )
-@_setting("--text", click.Path(dir_okay=False), "UTF-8 text file to train on, of any size.")
+@_setting("--text", type=click.Path(dir_okay=False), help="UTF-8 text file to train on, of any size.")
 @option("--lower", is_flag=True, help="Convert the text to lower case, and later the --start of samples.")
 @_setting(
     "--by",
-    Choice(BY),
-    "How to split the text into sequences. lines: one sequence per line. windows: pieces of the text. streams: the "
-    "text in order, with the state carried from batch to batch (truncated BPTT). auto: lines if the text is a list, "
-    "otherwise windows.",
+    type=Choice(BY),
+    help="How to split the text into sequences. lines: one sequence per line. windows: pieces of the text. streams: "
+    "the text in order, with the state carried from batch to batch (truncated BPTT). auto: lines if the text is a "
+    "list, otherwise windows.",
 )
-@_setting("--seq-length", IntRange(1, 10**9), "Characters per window, or per step of streams.")
+@_setting("--seq-length", type=IntRange(1, 10**9), help="Characters per window, or per step of streams.")
 @_setting(
     "--split",
-    Choice(SPLITS),
-    "What to hold out of windows and streams. tail: the end of the text. blocks: the end of each of ten blocks.",
+    type=Choice(SPLITS),
+    help="What to hold out of windows and streams. tail: the end of the text. blocks: the end of each of ten blocks.",
 )
-@_setting("--validation", FRACTION, "Fraction of the text held out for validation.")
-@_setting("--min-count", _COUNT, "Treat characters that occur less often as unknown.")
+@_setting("--validation", type=FRACTION, help="Fraction of the text held out for validation.")
+@_setting("--min-count", type=_COUNT, help="Treat characters that occur less often as unknown.")
 # model
-@_setting(
-    "--cell --model", Choice(CELLS), f"Recurrent cell: rnn, lstm, gru, or {', '.join(CELLS[3:])}.", metavar="NAME"
-)
+@_setting("--cell --model")
 @option("--reset-after", is_flag=True, help="Use the GRU variant of PyTorch and Keras instead of the course's.")
+@_setting("--hidden-size --rnn-size")
+@_setting("--num-layers")
+@_setting("--dropout")
+@_setting("--zoneout", type=BELOW_ONE, help="Rate at which units keep their previous state in training.")
 @_setting(
-    "--hidden-size --rnn-size",
-    str,
-    "Units per layer; 256,128 for unequal layers.",
-    callback=widths,
-    metavar="INTEGERS",
-    default=",".join(map(str, Settings.hidden_size)),
+    "--recurrent-dropout",
+    type=BELOW_ONE,
+    help="Dropout rate of what recurrent weights multiply, with one mask for all steps.",
 )
-@_setting("--num-layers", _COUNT, "Number of recurrent layers.")
-@_setting("--dropout", BELOW_ONE, "Dropout rate between layers.")
-@_setting("--zoneout", BELOW_ONE, "Rate at which units keep their previous state in training.")
-@_setting(
-    "--recurrent-dropout", BELOW_ONE, "Dropout rate of what recurrent weights multiply, with one mask for all steps."
-)
-@_setting("--scheme", Choice([*SCHEMES]), "Initialization of the parameters.")
-@_setting("--dtype", Choice(["float32", "float64"]), "Floating-point type.")
+@_setting("--scheme", type=Choice([*SCHEMES]), help="Initialization of the parameters.")
+@_setting("--dtype")
 # training
 @_setting(
     "--precision",
-    Choice(PRECISIONS),
-    "Precision of the layers in training; the parameters keep their dtype. tf32 needs a GPU.",
+    type=Choice(PRECISIONS),
+    help="Precision of the layers in training; the parameters keep their dtype. tf32 needs a GPU.",
     show_default="--dtype",
 )
-@_setting("--epochs", _COUNT, "Passes over the text.", default=None, show_default=str(Settings.epochs))
-@_setting("--iterations", _COUNT, "Training steps, instead of --epochs.")
-@_setting("--batch-size", _COUNT, "Sequences per step.")
-@_setting("--optimizer", Choice([*OPTIMIZERS]), "Optimizer.")
-@_setting("--learning-rate", POSITIVE, "Learning rate.")
-@_setting("--momentum", BELOW_ONE, "Momentum of the momentum and nesterov optimizers.")
-@_setting("--weight-decay", FloatRange(0), "Weight decay.", show_default="the optimizer's")
+@_setting("--epochs", default=None, show_default=str(Settings.epochs))
+@_setting("--iterations", type=_COUNT, help="Training steps, instead of --epochs.")
+@_setting("--batch-size")
+@_setting("--optimizer")
+@_setting("--learning-rate")
+@_setting("--momentum", type=BELOW_ONE, help="Momentum of the momentum and nesterov optimizers.")
+@_setting("--weight-decay")
 @_setting(
     "--decay",
-    Choice([*DECAYS]),
-    "Learning-rate schedule. cosine spans the whole run and is recomputed when --resume extends it.",
+    type=Choice([*DECAYS]),
+    help="Learning-rate schedule. cosine spans the whole run and is recomputed when --resume extends it.",
 )
-@_setting("--decay-every", POSITIVE, "Epochs after which step and exponential decay multiply by --decay-factor.")
-@_setting("--decay-factor", UP_TO_ONE, "Factor of step and exponential decay.")
-@_setting("--warmup", IntRange(0), "Steps over which the learning rate rises from zero.")
-@_setting("--clip-norm", POSITIVE, "Clip the global gradient norm to this value.")
-@_setting("--clip-value", POSITIVE, "Clip every gradient entry to this absolute value.")
-@_setting("--patience", _COUNT, "Stop after this many evaluations without improvement.")
+@_setting(
+    "--decay-every", type=POSITIVE, help="Epochs after which step and exponential decay multiply by --decay-factor."
+)
+@_setting("--decay-factor", type=UP_TO_ONE, help="Factor of step and exponential decay.")
+@_setting("--warmup", type=IntRange(0), help="Steps over which the learning rate rises from zero.")
+@_setting("--clip-norm")
+@_setting("--clip-value", type=POSITIVE, help="Clip every gradient entry to this absolute value.")
+@_setting("--patience", type=_COUNT, help="Stop after this many evaluations without improvement.")
 @_setting(
     "--segment-length",
-    IntRange(0),
-    "Save memory on long sequences: store only every N-th state and recompute the rest during backward. "
+    type=IntRange(0),
+    help="Save memory on long sequences: store only every N-th state and recompute the rest during backward. "
     "0 picks the length that needs the least memory. The gradients are the same.",
 )
-@_setting("--seed", IntRange(0), "Random seed. Same seed, same result, bit for bit.")
+@_setting("--seed")
 @option("--deterministic", is_flag=True, help="Keep the batches in text order instead of shuffling.")
-@_setting("--evaluate-every", _COUNT, "Steps between evaluations.", show_default="one epoch")
+@_setting("--evaluate-every", type=_COUNT, help="Steps between evaluations.", show_default="one epoch")
 @_setting(
     "--shards",
-    _COUNT,
-    "Parts of a batch, computed one after the other or on the ranks of mpiexec, with the same result.",
+    type=_COUNT,
+    help="Parts of a batch, computed one after the other or on the ranks of mpiexec, with the same result.",
     show_default="the number of ranks",
 )
 @_setting(
     "--reduce",
-    Choice(REDUCTIONS),
-    "Add up the gradients in the order of the shards, or in the fastest one, which depends on the number of ranks.",
+    type=Choice(REDUCTIONS),
+    help="Add up the gradients in the order of the shards, or in the fastest one, which depends on the number of "
+    "ranks.",
 )
 # run
 @option("--output", type=click.Path(), show_default="runs/DATASET-CELL", help="Run folder.")
-@option("--resume", type=click.Path(), metavar="RUN", help="Resume the run in this folder.")
+@resume_option
 @option(
     "--init-from",
     type=click.Path(),
@@ -146,9 +147,9 @@ _setting = partial(setting_of, Settings)
 )
 @option("--sample-every", type=IntRange(0), default=3, help="Evaluations between samples; 0 samples only at the end.")
 @number("--temperature", type=FloatRange(0), default=0.8, help="Sampling temperature.")
-@number("--save-every", type=FloatRange(0), default=30.0, help="Seconds between checkpoints.")
+@save_every_option
 @device_option
-@option("--quiet", is_flag=True, help="Hide the progress bar.")
+@quiet_option
 @click.pass_context
 def train(context: click.Context, /, **options: Any) -> None:
     """Train a character model.

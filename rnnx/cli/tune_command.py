@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,12 @@ from rnnx.cli.run_display import RunDisplay
 from rnnx.cli.search import Searched, command_of, searched, shown
 from rnnx.cli.train_command import NOT_SETTINGS, new_settings, train
 from rnnx.training import Progress, Run, Sweep
-from rnnx.training.sweep import PRUNERS, SAMPLERS
+from rnnx.training.distributed.mpi import launched, launched_rank
+from rnnx.training.sweep import PRUNERS, SAMPLERS, check_results
 from rnnx.training.trials import Result, SweepTrial
 
 _SHOWN = 20  # trials
+_POLL = 0.2  # seconds between looks at the trials of other ranks
 
 
 def _of_train(*more: str) -> list[Option]:
@@ -67,21 +69,25 @@ def tune(context: click.Context, /, **options: Any) -> None:
     \b
     Examples:
       rnnx tune --search learning-rate=1e-4..1e-1:log --search hidden-size=64,128,256
-      rnnx tune --text poems.txt --search cell=lstm,gru --search dropout=0..0.5 --trials 50 --storage sqlite:///sweep.db
+      rnnx tune --text poems.txt --num-layers 2 --search dropout=0..0.5 --trials 50 --storage sqlite:///sweep.db
     """  # noqa: D301
     with errors_as_messages():
         from rnnx.training.studies import storage_errors  # needs Optuna
 
         with storage_errors(), Interrupt() as interrupt:
             found, sweep = _sweep(context, options)
-            click.echo(sweep.summary)
-            click.echo(f"study {sweep.study.study_name}, {sweep.trials} trials in {_relative(sweep.folder)}")
-            for trial in sweep:
+            leads = launched_rank() == 0  # of the processes of mpiexec, all of which print their own trials only
+            if leads:
+                click.echo(sweep.summary)
+                click.echo(f"study {sweep.study.study_name}, {sweep.trials} trials in {_relative(sweep.folder)}")
+            for trial in _left(sweep, interrupt):
                 _train(trial, found, options, interrupt)
-                if interrupt.requested:
+            if interrupt.requested:
+                if leads:
                     click.echo("stopped; the same command goes on with the study")
-                    raise SystemExit(interrupt.exit_code)
-            _finish(context, sweep.results(), found)
+                raise SystemExit(interrupt.exit_code)
+            if leads:
+                _finish(context, sweep.results(), found)
 
 
 tune.params += _of_train("init_from", "device", "save_every", "quiet")
@@ -107,6 +113,18 @@ def _sweep(context: click.Context, options: dict[str, Any]) -> tuple[dict[str, S
         study=study,
         **{name: options[name] for name in ("trials", "storage", "sampler", "pruner", "device", "init_from")},
     )
+
+
+def _left(sweep: Sweep, interrupt: Interrupt) -> Iterator[SweepTrial]:
+    """Yield the trials that are left, until an interrupt. Under mpiexec, rank 0 waits for those of the others."""
+    while not interrupt.requested:
+        trial = next(iter(sweep), None)
+        if trial is not None:
+            yield trial
+        elif launched() > 1 and launched_rank() == 0 and sweep.others_train():
+            time.sleep(_POLL)
+        else:
+            return
 
 
 def _train(trial: SweepTrial, found: Mapping[str, Searched], options: dict[str, Any], interrupt: Interrupt) -> None:
@@ -164,12 +182,11 @@ def _finish(context: click.Context, results: list[Result], found: Mapping[str, S
         click.echo(_row(one, found))
     if len(results) > _SHOWN:
         click.echo(f"and {len(results) - _SHOWN} more")
+    check_results(results)
     best = results[0]
-    if best.state != "complete":
-        if states["running"]:  # in other processes, all of which mpiexec would end after an error here
-            click.echo("no trial is complete yet")
-            return
-        raise ValueError("no trial is complete" + (f"; trial {best.number}: {best.error}" if best.error else ""))
+    if best.state != "complete":  # other processes train
+        click.echo("no trial is complete yet")
+        return
     click.echo(f"best validation loss {best.loss:.4f} nats per character; to train this model again:")
     click.echo("  " + command_of(context, _of_train("init_from", "device"), found, best.values))
     if best.folder is not None:

@@ -48,6 +48,10 @@ def read_table(
     --------
     sequences_from_frame, series_from_frame
 
+    Notes
+    -----
+    A file that was cut within its last number looks like one that ends without a line end, which is read as it is.
+
     Examples
     --------
     >>> import tempfile, pathlib

@@ -114,7 +114,9 @@ class Run(FolderRun):
                 check_folder(folder)
 
         def new(lock: FolderLock | None) -> "Run":
-            return cls._new(folder, settings, device, lock, cell, init_from, group)
+            check_free(folder)
+            xp = by_device(device)
+            return cls.unstarted(folder, settings, xp, cell=cell, init_from=init_from, lock=lock, group=group)
 
         agreed(group, check)
         return with_lock(folder, group, new)._checked()
@@ -127,18 +129,18 @@ class Run(FolderRun):
         return self
 
     @classmethod
-    def _new(
+    def unstarted(
         cls,
         folder: Path,
         settings: Settings,
-        device: str,
-        lock: FolderLock | None,
-        cell: Cell | None,
-        init_from: str | Path | None,
-        group: Group,
+        xp: Any,
+        *,
+        cell: Cell | None = None,
+        init_from: str | Path | None = None,
+        lock: FolderLock | None = None,
+        group: Group = ALONE,
     ) -> "Run":
-        check_free(folder)
-        xp = by_device(device)
+        """Return a run for a folder, which is neither read nor written; see `start`."""
         if init_from is not None:
             settings, corpus, model = initial_model(init_from, settings, xp, cell)
             return cls(folder, settings, corpus, model, lock, group)

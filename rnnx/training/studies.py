@@ -36,6 +36,9 @@ PRUNERS = {
     "none": NopPruner,
 }
 _TRIES = 5  # to open a database, whose tables another process may be making at the same time
+# What a storage raises for a trial that has ended; a subclass of it since Optuna 4.3.
+FINISHED = RuntimeError
+_SURPLUS = "surplus"  # the attribute of a trial that does not count
 
 
 class Samplers(BaseSampler):
@@ -101,13 +104,44 @@ class Grid:
 
 
 def counted(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    """Return the trials that count: not those that wait, or that were given back because there were enough."""
-    return [one for one in trials if one.state != TrialState.WAITING and "surplus" not in one.user_attrs]
+    """Return the trials that count: not those that wait, or that were withdrawn."""
+    return [one for one in trials if one.state != TrialState.WAITING and _SURPLUS not in one.user_attrs]
 
 
 def position(study: Study, number: int) -> int:
     """Return how many trials that count come before this one."""
     return sum(one.number < number for one in counted(study.get_trials(deepcopy=False)))
+
+
+def withdraw(study: Study, trial: Trial) -> bool:
+    """End a trial so that it does not count; return False if it has ended already."""
+    try:
+        trial.set_user_attr(_SURPLUS, True)
+        study.tell(trial, state=TrialState.FAIL)
+    except (FINISHED, ValueError):
+        return False
+    return True
+
+
+def first_values(space: Space, sampler: str, seed: int, trials: int) -> Iterator[dict[str, Any]]:
+    """Yield what a new study would try, as long as every trial fails."""
+    with _quiet():
+        study = optuna.create_study(sampler=Samplers(sampler, space, seed))
+    for _ in range(trials):
+        trial = study.ask(dict(space))
+        yield trial.params
+        study.tell(trial, state=TrialState.FAIL)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Optuna from announcing a study that nobody asked for."""
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(max(before, optuna.logging.WARNING))
+    try:
+        yield
+    finally:
+        optuna.logging.set_verbosity(before)
 
 
 @contextlib.contextmanager

@@ -1,34 +1,32 @@
 """A sweep: runs in a folder, whose settings Optuna chooses, and which several processes may share."""
 
+import itertools
 import json
 import math
-import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rnnx._core.checks import check_methods, choice, integer
 from rnnx._core.devices import by_device
-from rnnx._core.locks import InUse, abandoned
 from rnnx._core.words import shown
-from rnnx.training import checkpoint as checkpoints
 from rnnx.training.distributed.group import digest
-from rnnx.training.folders import check_folder, free_folder
-from rnnx.training.initial import initial_model
+from rnnx.training.folders import check_folder
 from rnnx.training.runs import Run
-from rnnx.training.search_space import distributions, with_values
+from rnnx.training.search_space import OF_MODEL, distributions, with_values
 from rnnx.training.settings import Settings
-from rnnx.training.trials import FAILURES, STATES, Result, SweepTrial, result_of, run_folder
+from rnnx.training.trials import FAILURES, STATES, Result, SweepTrial, result_of
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
-    from optuna.trial import FrozenTrial, Trial
+    from optuna.study import Study
 
 SAMPLERS = ("tpe", "random", "grid")
 PRUNERS = ("median", "halving", "hyperband", "none")
 _TRIALS = 20
+_TRIED = 20  # trials that must not all fail to start
 _ABOUT = "rnnx"  # the attribute of a study that says what all of its trials have in common
 
 
@@ -75,8 +73,8 @@ class Sweep:
     ImportError
         Without Optuna.
     ValueError, TypeError, OSError
-        If a name or a type in `space` is wrong, the text has no validation part, or the study has other settings. A
-        value that is out of range is found when it is tried: its trial has failed.
+        If a name or a type in `space` is wrong, the text has no validation part, no run can be started with the values
+        of the first trials, or the study has other settings. If only some values are out of range, their trials fail.
 
     See Also
     --------
@@ -112,30 +110,40 @@ class Sweep:
         choice("pruner", pruner, PRUNERS)
         trials = None if trials is None else integer("trials", trials)
         from rnnx.training import studies  # needs Optuna
+        from rnnx.training.trial_queue import TrialQueue
 
-        self._studies, self.settings, self.folder = studies, settings, Path(folder)
+        self.settings, self.folder = settings, Path(folder)
         self._device, self._init_from = device, init_from
         self.space = distributions(space, of_model=init_from is not None)
         samplers = studies.Samplers(sampler, self.space, settings.seed)
         most = samplers.grid.size if samplers.grid else None
         self.trials = min(trials or most or _TRIALS, most or sys.maxsize)
-        about = self._about()
+        self.summary, about = self._checked(studies.first_values(self.space, sampler, settings.seed, self.trials))
         if storage is None:
             self.folder.mkdir(parents=True, exist_ok=True)
         storage = self.folder / "study.log" if storage is None else storage
         self.study = studies.open_study(str(storage), study or self.folder.absolute().name, samplers, pruner)
-        self._check_same(about)
+        check_same(self.study, about)
+        self._queue = TrialQueue(self.study, self.space, self.folder, self.trials, self._start, self._resume)
 
     def __iter__(self) -> Iterator[SweepTrial]:
-        while (trial := self._next()) is not None:
+        while (trial := self._queue.next()) is not None:
             yield trial
 
     def run(self) -> list[Result]:
-        """Train the trials that are left; return the results of all, as `results` does."""
+        """Train the trials that are left; return the results of all, as `results` does.
+
+        Raises
+        ------
+        ValueError
+            If no trial is complete, unless other processes train some.
+        """
         for trial in self:
             for _ in trial.train():
                 pass
-        return self.results()
+        results = self.results()
+        check_results(results)
+        return results
 
     def results(self) -> list[Result]:
         """Return the trials of the study, the best one first, and those without a result last.
@@ -147,100 +155,69 @@ class Sweep:
             "running"), its `loss` (the best validation loss; the last one if pruned; or None), the `values` of what is
             searched, the `folder` of its run, and the `error` if it failed.
         """
-        found = [result_of(one) for one in self._studies.counted(self.study.get_trials(deepcopy=False))]
+        found = [result_of(one) for one in self._queue.trials()]
         return sorted(found, key=lambda r: (STATES.index(r.state), math.inf if r.loss is None else r.loss, r.number))
 
-    def _next(self) -> SweepTrial | None:
-        """Return a trial that has been left, or a new one; None if the study has all."""
-        while True:
-            trials = self._studies.counted(self.study.get_trials(deepcopy=False))
-            for one in trials:
-                if one.state.name == "RUNNING" and (left := self._left(one)):
-                    return left
-            if len(trials) >= self.trials:
-                return None
-            if new := self._new():
-                return new
+    def others_train(self) -> bool:
+        """Whether another process trains a trial; also False if that cannot be known, as of another machine."""
+        return self._queue.held_by_others()
 
-    def _left(self, frozen: "FrozenTrial") -> SweepTrial | None:
-        """Return a trial to go on with, unless a process has it."""
-        folder = run_folder(frozen)
-        if folder is None or not self._made(folder, frozen.number) or not abandoned(folder):
-            return None
-        trial = self._studies.trial_of(self.study, frozen)
-        made = self._trial(trial, frozen.intermediate_values, folder)
-        if made is not None and made.run is not None and made.result.state != "running":  # it has ended meanwhile
-            made.run.close()
-            return None
-        return made
+    def _start(self, folder: Path, values: Mapping[str, Any]) -> Run:
+        return Run.start(folder, with_values(self.settings, values), self._device, init_from=self._init_from)
 
-    def _made(self, folder: Path, number: int) -> bool:
-        """Whether a sweep made this folder for a trial: others who write to the study choose no folders here."""
-        name = rf"trial-{number}(-\d+)?"
-        return folder.parent == self.folder.absolute() and re.fullmatch(name, folder.name) is not None
+    def _resume(self, folder: Path) -> Run:
+        return Run.resume(folder, self._device)
 
-    def _new(self) -> SweepTrial | None:
-        """Return a new trial; None if other processes have begun enough of them, or taken this one."""
-        from optuna.trial import TrialState
+    def _checked(self, values: Iterable[Mapping[str, Any]]) -> tuple[str, dict[str, Any]]:
+        """Return a summary of the text, and what all trials have in common, also in other processes.
 
-        trial = self.study.ask(self.space)
-        if self._studies.position(self.study, trial.number) >= self.trials:
-            trial.set_user_attr("surplus", True)
-            self.study.tell(trial, state=TrialState.FAIL)
-            return None
-        folder = free_folder(self.folder, f"trial-{trial.number}")
-        trial.set_user_attr("folder", str(folder.absolute()))  # from now on, another process may go on with the trial
-        return self._trial(trial, (), folder)
-
-    def _trial(self, trial: "Trial", reported: Iterable[int], folder: Path) -> SweepTrial | None:
-        """Start or resume the run of a trial; None if another process has it."""
-        try:
-            if (folder / checkpoints.FILE_NAME).exists():
-                run = Run.resume(folder, self._device)
-            else:
-                run = Run.start(
-                    folder, with_values(self.settings, trial.params), self._device, init_from=self._init_from
-                )
-        except InUse:
-            return None
-        except FAILURES as error:
-            made = SweepTrial(self.study, trial, reported, None)
-            made.failed(error)
-            return made
-        return SweepTrial(self.study, trial, reported, run)
-
-    def _about(self) -> dict[str, Any]:
-        """Return what all trials have in common, also in other processes; raise if they cannot be trained."""
+        Raise if a run cannot be started with any of the values.
+        """
         check_folder(self.folder)
         xp = by_device(self._device)
-        path, settings, model = self._init_from, self.settings, None
-        if path is None:
-            corpus = settings.corpus()
-        else:
-            settings, corpus, model = initial_model(path, settings, xp, None)
-        if corpus.validation is None:
-            raise ValueError(f"a sweep needs a validation set; {corpus.name} is too short")
-        self.summary = corpus.summary()
-        common = {name: value for name, value in asdict(settings).items() if name not in ("dataset", "text")}
-        common |= dict.fromkeys(self.space)
-        common |= {"text": corpus.fingerprint, "init_from": model and digest(model.parameters)}
+        run = self._first_run(values, xp)
+        if run.corpus.validation is None:
+            raise ValueError(f"a sweep needs a validation set; {run.corpus.name} is too short")
+        of_model = run.settings.select(*OF_MODEL) if self._init_from is not None else {}
+        common = {**asdict(self.settings), **of_model, **dict.fromkeys(self.space)}
+        del common["dataset"]
+        common["text"] = run.corpus.fingerprint
+        common["init_from"] = digest(run.model.parameters) if of_model else None
         common["space"] = {name: [type(one).__name__, one._asdict()] for name, one in self.space.items()}
-        return json.loads(json.dumps(common))
+        return run.corpus.summary(), json.loads(json.dumps(common))
 
-    def _check_same(self, about: dict[str, Any]) -> None:
-        """Raise unless the study is new, or has the same settings."""
-        known = self.study.user_attrs.get(_ABOUT)
-        name = self.study.study_name
-        if known is None:
-            if self.study.get_trials(deepcopy=False):
-                raise ValueError(f"the study {name!r} is not one of rnnx: choose another name")
-            self.study.set_user_attr(_ABOUT, about)
-            return
-        known = {**{key: value for key, value in asdict(Settings()).items() if key in about}, **known}
-        different = [key for key, value in about.items() if known.get(key) != value]
-        if different:
-            key = different[0]
-            raise ValueError(
-                f"the study {name!r} has `{key}` = {shown(known.get(key))}; got {shown(about[key])}: "
-                "choose another name for a new study"
-            )
+    def _first_run(self, values: Iterable[Mapping[str, Any]], xp: Any) -> Run:
+        """Return the first of the runs with these values that could be started; raise if none could."""
+        first: Exception | None = None
+        for one in itertools.islice(values, _TRIED):
+            try:
+                return Run.unstarted(self.folder, with_values(self.settings, one), xp, init_from=self._init_from)
+            except FAILURES as error:
+                first = first or error
+        raise first or AssertionError
+
+
+def check_results(results: Sequence[Result]) -> None:
+    """Raise if no trial is complete, unless other processes train some."""
+    if not any(one.state in ("complete", "running") for one in results):
+        best = results[0]
+        raise ValueError("no trial is complete" + (f"; trial {best.number}: {best.error}" if best.error else ""))
+
+
+def check_same(study: "Study", about: Mapping[str, Any]) -> None:
+    """Raise unless a study is new, or what its trials have in common is the same."""
+    known = study.user_attrs.get(_ABOUT)
+    name = study.study_name
+    if known is None:
+        if study.get_trials(deepcopy=False):
+            raise ValueError(f"the study {name!r} is not one of rnnx: choose another name")
+        study.set_user_attr(_ABOUT, about)
+        return
+    known = {**{key: value for key, value in asdict(Settings()).items() if key in about}, **known}
+    different = [key for key, value in about.items() if known.get(key) != value]
+    if different:
+        key = different[0]
+        raise ValueError(
+            f"the study {name!r} has `{key}` = {shown(known.get(key))}; got {shown(about[key])}: "
+            "choose another name for a new study"
+        )

@@ -12,7 +12,8 @@ from rnnx.training import checkpoint as checkpoints
 from rnnx.training.distributed.group import ALONE
 from rnnx.training.folder_run import BEST_NAME, FolderRun, check_free, folder_of
 from rnnx.training.folders import check_folder, with_lock
-from rnnx.training.tables import TASKS, TableSettings, table_settings
+from rnnx.training.table_base import TableSettings
+from rnnx.training.tables import TASKS, table_settings
 
 
 class TableRun(FolderRun):

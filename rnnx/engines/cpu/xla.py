@@ -5,14 +5,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from rnnx.engines.cpu.codegen.call_frame import BUFFER, offset
 from rnnx.engines.cpu.descriptor.fields import CALLED
 from rnnx.engines.cpu.descriptor.stages import Pass
 from rnnx.engines.cpu.runtime import object_cache
 from rnnx.engines.cpu.runtime.buffer_pool import address
 from rnnx.engines.cpu.runtime.thread_policy import choice
 from rnnx.engines.cpu.runtime.thread_pool import pool
-
-_DATA = 24  # in the description of a buffer, the offset of its address
 
 
 class Called(NamedTuple):
@@ -38,9 +37,9 @@ def called(job: Pass) -> Called:
 @cache  # the records may be used until the process ends
 def _called(job: Pass, threads: int, unit_parallel: bool) -> Called:
     templates = [job.template(1, False), *([job.template(threads, unit_parallel)] if threads > 1 else [])]
-    bindings = [template.binding(_DATA) for template in templates]
+    bindings = [template.binding(offset(BUFFER, "data")) for template in templates]
     alone, shared = (*map(address, bindings), 0)[:2]
     run = object_cache.loops("loops.frames", "run")["run"].address
     size = max(template.whole_size for template in templates)
-    record = np.array((run, alone, shared, pool().address if shared else 0, _DATA, size), CALLED)
+    record = np.array((run, alone, shared, pool().address if shared else 0, size), CALLED)
     return Called(address(record), size + 8 * len(job.arrays), (record, *bindings))

@@ -71,8 +71,7 @@ class GpuEngine:
     ) -> Array:
         """Return a mask (n, m, T) of the dtype of an array; see `rnnx.engines.protocol.Engine`."""
         with self._stream_of(like) as stream:
-            mask = masks.kept(stream, key, start, rate, shape, like.dtype).T
-        return mask if value == 1 else mask * value
+            return masks.kept(stream, key, start, rate, shape, like.dtype, value).T
 
     def stepper(self, call: Call) -> "GpuStepper":
         return GpuStepper(self._stream_of, call)

@@ -11,8 +11,16 @@ _THREADS = 128
 _MOST_STEPS = 65535  # in the grid
 
 
-def kept(stream: DeviceStream, key: Array, start: int, rate: float, shape: tuple[int, int, int], dtype: DType) -> Array:
-    """Return a mask (T, m, n), 0 with probability `rate`, else 1, of time steps from `start` on.
+def kept(
+    stream: DeviceStream,
+    key: Array,
+    start: int,
+    rate: float,
+    shape: tuple[int, int, int],
+    dtype: DType,
+    value: float,
+) -> Array:
+    """Return a mask (T, m, n), 0 with probability `rate`, else `value`, of time steps from `start` on.
 
     `key` holds two integers on the device.
     """
@@ -23,6 +31,7 @@ def kept(stream: DeviceStream, key: Array, start: int, rate: float, shape: tuple
         "key": stream.address(key),
         "start": start,
         "least": math.ceil(float(np.float32(rate)) * 2**24),
+        "value": int(np.asarray(value, kind).astype(np.float64).view(np.int64)),  # the bits of a number of this dtype
         "dst": memory.addresses["mask"],
         "n_steps": n_steps,
         "size": m * n,

@@ -5,7 +5,7 @@ import os
 import pickle
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -15,8 +15,9 @@ from rnnx._core.arrays import Array
 from rnnx._core.checks import real
 from rnnx._core.install import install_command
 
-# The number of processes, as Open MPI, MPICH (also Intel's), MVAPICH and Slurm's srun tell it to them.
+# The number of processes and that of this one, as Open MPI, MPICH (also Intel's), MVAPICH and Slurm's srun tell them.
 _LAUNCHED = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
+_RANK = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "MV2_COMM_WORLD_RANK", "SLURM_PROCID")
 _AWAKE = 1e-3  # seconds of waiting without sleep
 _yield: Callable[[], Any] = getattr(os, "sched_yield", lambda: time.sleep(0))  # Windows
 
@@ -159,4 +160,13 @@ def _library() -> Any:
 
 def launched() -> int:
     """Return the number of processes that an MPI launcher has started, with this one."""
-    return max([int(size) for name in _LAUNCHED if (size := os.environ.get(name, "")).isdecimal()], default=1)
+    return max(_told(_LAUNCHED), default=1)
+
+
+def launched_rank() -> int:
+    """Return the number of this process among those, from 0, without starting MPI."""
+    return max(_told(_RANK), default=0) if launched() > 1 else 0
+
+
+def _told(names: Iterable[str]) -> list[int]:
+    return [int(value) for name in names if (value := os.environ.get(name, "")).isdecimal()]

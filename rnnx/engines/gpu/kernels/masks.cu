@@ -15,19 +15,20 @@ __device__ __forceinline__ void philox(u64 (&x)[4], u64 key0, u64 key1) {
   }
 }
 
-// Write 1 to dst (n_steps, size) where a random number of 24 bits is at least `least`, else 0. Step t has the counter
-// (., 0, 0, start + t). A thread writes the 8 numbers of a block, the lower halves of its words first; blockIdx.y
-// counts steps, in a grid-stride loop.
-extern "C" __global__ void keep(const i64* key, i64 start, i64 least, storage* dst, i64 n_steps, i64 size) {
+// Write a number, whose bits in float64 are `value`, to dst (n_steps, size) where a random number of 24 bits is at least
+// `least`, else 0. Step t has the counter (., 0, 0, start + t). A thread writes the 8 numbers of a block, the lower halves
+// of its words first; blockIdx.y counts steps, in a grid-stride loop.
+extern "C" __global__ void keep(const i64* key, i64 start, i64 least, i64 value, storage* dst, i64 n_steps, i64 size) {
   const i64 block = (i64)blockIdx.x * blockDim.x + threadIdx.x;
   if (8 * block >= size) return;
+  union { i64 bits; double number; } kept = {value};
   for (i64 t = blockIdx.y; t < n_steps; t += gridDim.y) {
     u64 x[4] = {(u64)block + 1, 0, 0, (u64)(start + t)};
     philox(x, (u64)key[0], (u64)key[1]);
 #pragma unroll
     for (int i = 0; i < 8; i++) {
       const i64 number = (i64)((x[i / 2] >> (i % 2 ? 40 : 8)) & 0xFFFFFF);
-      if (8 * block + i < size) store(dst + t * size + 8 * block + i, number >= least ? real(1) : real(0));
+      if (8 * block + i < size) store(dst + t * size + 8 * block + i, number >= least ? real(kept.number) : real(0));
     }
   }
 }
