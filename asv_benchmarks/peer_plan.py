@@ -18,7 +18,7 @@ OF_FLOOR = 0.92
 
 
 class Table(NamedTuple):
-    """One of rnnx's sides against some peers. `targets` are the least geometric mean and least single ratio to torch."""
+    """A side of rnnx, `own`, against peers. `targets`: the least geometric mean and least single ratio to torch."""
 
     job: str
     cell: str

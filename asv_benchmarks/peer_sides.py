@@ -256,5 +256,5 @@ class Course:
         return step
 
 
-SIDES = {"rnnx": Rnnx, "rnnx_f": RnnxF, "rnnx_fixed": RnnxFixed, "torch": Torch, "keras": Keras, "jax": Jax, "onnxruntime": Onnxruntime}
-SIDES["course"] = Course
+SIDES = {"rnnx": Rnnx, "rnnx_f": RnnxF, "rnnx_fixed": RnnxFixed, "torch": Torch, "keras": Keras, "jax": Jax}
+SIDES |= {"onnxruntime": Onnxruntime, "course": Course}

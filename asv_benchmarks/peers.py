@@ -94,7 +94,8 @@ class Results:
         print(f"\n**{self.title}, threads: {self.threads}**; fastest product {self.floor:.0f} GFLOP/s\n")
         if len(self.sizes) < len(self.table.sizes):
             print(f"{len(self.sizes)} of {len(self.table.sizes)} shapes within the limit\n")
-        titles = [f"{side} {'MiB' if memory else 'ms'}" for side in self.sides] + [f"{peer} / {self.sides[0]}" for peer in peers]
+        titles = [f"{side} {'MiB' if memory else 'ms'}" for side in self.sides]
+        titles += [f"{peer} / {self.sides[0]}" for peer in peers]
         columns = [[f"{ms:.4g}" for ms in self.ms[side].values()] for side in self.sides]
         columns += [[f"{ratio:.2f}" for ratio in self.ratios(peer)] for peer in peers]
         if not memory:

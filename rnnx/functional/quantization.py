@@ -119,7 +119,7 @@ def quantize(cell: Cell | str, parameters: Mapping[str, Array], weights: str = "
     _, n_a = check_parameters(cell, parameters)
     for key, array in parameters.items():
         if not ns.is_on_host(array):
-            raise TypeError(f"`parameters` must be NumPy arrays, as only their engine has small formats; got {key!r}")
+            raise TypeError(f"`parameters` must be NumPy arrays, as only their engine keeps packed weights; got {key!r}")
         if array.dtype != np.float32:
             raise TypeError(f"`parameters` must be float32, to be stored as {weights}; {key!r} is {array.dtype}")
     found = {key: np.array(array) for key, array in parameters.items()}
@@ -157,4 +157,4 @@ def int8_scales(w: np.ndarray) -> np.ndarray:
 
 
 SMALL: dict[str, Callable[[np.ndarray], np.ndarray]] = {"bfloat16": _bfloat16, "int8": _int8}
-FORMATS = {**SMALL, "float32": lambda w: w}
+FORMATS: dict[str, Callable[[np.ndarray], np.ndarray]] = {**SMALL, "float32": np.array}

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from rnnx.engines.cpu.descriptor.forward import Matrix
 from rnnx.engines.cpu.runtime.buffer_pool import aligned
 
 
@@ -24,13 +25,13 @@ class Packed:
 
 class _Kept(NamedTuple):
     arrays: tuple[weakref.ref[np.ndarray], ...]
-    matrices: dict[Hashable, Packed]
+    matrices: dict[Matrix, Packed]
 
 
 _kept: dict[Hashable, _Kept] = {}
 
 
-def packed(layer: Hashable, weights: Sequence[np.ndarray], sizes: Mapping[Hashable, int]) -> list[Packed]:
+def packed(layer: Hashable, weights: Sequence[np.ndarray], sizes: Mapping[Matrix, int]) -> list[Packed]:
     """Return the packed matrices of a layer, of so many bytes each; new ones if the weights can change."""
     key = layer, *map(id, weights)
     if not all(w.base is None and not w.flags.writeable for w in weights):
