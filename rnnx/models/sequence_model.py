@@ -12,6 +12,7 @@ from rnnx.data import Batch, Scaler
 from rnnx.functional.heads import checked_dense_backward
 from rnnx.losses import Loss, as_loss
 from rnnx.models.base import Initialization, Ready, check_attributes
+from rnnx.models.heads import Readout
 from rnnx.models.layers import Dense, Parameters, States
 from rnnx.models.masks import Masks
 from rnnx.models.objective import Objective, chosen_loss
@@ -98,6 +99,7 @@ class SequenceModel(StackModel):
         self._input_unit = unit_of_inputs(input_scaler, self._sizes)
         target_unit = unit_of_targets(target_scaler, self._sizes, self.loss_function)
         self.objective = Objective(self.loss_function, self._sizes, target_unit)
+        self.readouts = {"": Readout(self.head, self.objective)}
         self.runs_in_segments = not self.stack.bidirectional and self.loss_function.by_step
         if self.loss_function.config != as_loss(self._default_loss).config:
             config["loss"] = self.objective.config()

@@ -14,6 +14,7 @@ from rnnx.cells import Cell
 from rnnx.data import Batch, Scaler
 from rnnx.models.base import Initialization, Model, Ready
 from rnnx.models.extra import check_extra
+from rnnx.models.heads import Readout
 from rnnx.models.layers import States, check_widths, chosen_cell
 from rnnx.models.masks import Masks
 from rnnx.models.passes import batch_slices
@@ -39,6 +40,7 @@ class StackModel(Model):
     """A recurrent stack on inputs in raw units; subclasses have heads."""
 
     _input_name: ClassVar[str] = "input_size"
+    readouts: dict[str, Readout]  # the heads by their names; of a model with one head, its name is ""
     _sizes: Sizes  # of inputs and targets
     _input_unit: Unit | None = None
 
