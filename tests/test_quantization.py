@@ -333,7 +333,7 @@ def test_errors(rng):
     def quantize(**changed):
         return rnnx.quantize("lstm", parameters | changed)
 
-    with pytest.raises(ValueError, match=r"^`weights` must be one of \['bfloat16', 'int8', 'float32'\]; got 'int4'$"):
+    with pytest.raises(ValueError, match=r"^`weights` must be one of \['bfloat16', 'float32', 'int8'\]; got 'int4'$"):
         rnnx.quantize("lstm", parameters, "int4")
     with pytest.raises(TypeError, match=r"^`weights` must be one of"):
         rnnx.quantize("lstm", parameters, 8)
@@ -344,7 +344,7 @@ def test_errors(rng):
     with pytest.raises(ValueError, match=r"^`parameters` must be finite, to be rounded to int8; 'Wc' is not$"):
         quantize(Wc=parameters["Wc"] * np.float32(np.nan))
     torch = pytest.importorskip("torch")
-    with pytest.raises(TypeError, match=r"^`parameters` must be NumPy arrays, as only their engine keeps packed weights"):
+    with pytest.raises(TypeError, match=r"^`parameters` must be NumPy arrays, as only their engine packs once"):
         rnnx.quantize("lstm", {key: torch.tensor(p) for key, p in parameters.items()})
 
 

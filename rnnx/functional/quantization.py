@@ -119,7 +119,7 @@ def quantize(cell: Cell | str, parameters: Mapping[str, Array], weights: str = "
     _, n_a = check_parameters(cell, parameters)
     for key, array in parameters.items():
         if not ns.is_on_host(array):
-            raise TypeError(f"`parameters` must be NumPy arrays, as only their engine keeps packed weights; got {key!r}")
+            raise TypeError(f"`parameters` must be NumPy arrays, as only their engine packs once; got {key!r}")
         if array.dtype != np.float32:
             raise TypeError(f"`parameters` must be float32, to be stored as {weights}; {key!r} is {array.dtype}")
     found = {key: np.array(array) for key, array in parameters.items()}
