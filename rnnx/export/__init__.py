@@ -2,6 +2,6 @@
 
 from rnnx.export.library import build
 from rnnx.export.model import to_c
-from rnnx.export.shared_model import SharedModel, SharedTranslator, load
+from rnnx.export.shared_model import SharedModel, SharedMultiTaskModel, SharedTranslator, load
 
-__all__ = ["SharedModel", "SharedTranslator", "build", "load", "to_c"]
+__all__ = ["SharedModel", "SharedMultiTaskModel", "SharedTranslator", "build", "load", "to_c"]

@@ -49,6 +49,12 @@ class Code:
         self.arrays.append(array("float", name, values))
         return name
 
+    def pointer(self, constants: str, kind: str = "float") -> tuple[str, list[str]]:
+        """Return the name of a pointer to constants, for a loop that reads them, and the lines that declare it."""
+        self.words.add("opaque")
+        pointer = self.names(f"{constants}_at")
+        return pointer, [f"const {kind} *restrict {pointer} = {constants};", f"OPAQUE({pointer});"]
+
     def memory(self, name: str, size: int) -> str:
         """Return an array of the state for values within a step, at least this large."""
         self.scratch[name] = max(size, self.scratch.get(name, 0))
@@ -85,14 +91,16 @@ class Code:
 
     def column(self, name: str, w: np.ndarray, y: str) -> list[str]:
         """Return lines that add column x of W to y."""
-        int8, rows = self.int8, len(w)
-        stored, scales = _rounded(w) if int8 else (w, None)
+        rows, kind = len(w), "int8_t" if self.int8 else "float"
+        stored, scales = _rounded(w) if self.int8 else (w, None)
         matrix = self.names(name)
-        self.arrays.append(array("int8_t" if int8 else "float", matrix, stored.T))
-        value = f"{matrix}[x * {rows} + u]"
+        self.arrays.append(array(kind, matrix, stored.T))
+        place, lines = self.pointer(matrix, kind)
+        value = f"{place}[x * {rows} + u]"
         if scales is not None:
-            value = f"{self.constants(f'{name}_scales', scales)}[u] * (float){value}"
-        return [f"for (u = 0; u < {rows}; ++u) {y}[u] += {value};"]
+            of_scales, more = self.pointer(self.constants(f"{name}_scales", scales))
+            value, lines = f"{of_scales}[u] * (float){value}", lines + more
+        return [*lines, f"for (u = 0; u < {rows}; ++u) {y}[u] += {value};"]
 
     def loop(self, program: Program, operands: Sequence[Value], results: Sequence[Value], n: int) -> list[str]:
         """Return a loop over n units that runs a program, or nothing if it has no results."""

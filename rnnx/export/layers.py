@@ -109,13 +109,12 @@ class _Stage:
 
     def _elementwise(self) -> list[str]:
         """Return the loops over the units: one per nesting depth of means, and the one that writes the results."""
-        known, sources, results, names = self._traced()
+        known, sources, results, names, lines = self._traced()
         values, depth = reachable(results), dict[int, int]()
         for value in values:
             own = value.operation == "mean"
             depth[value.number] = max((depth[a.number] for a in value.arguments), default=0) + own
         means = [value for value in values if value.operation == "mean"]
-        lines: list[str] = []
         for level in sorted({depth[value.number] for value in means}):
             found = [value for value in means if depth[value.number] == level]
             lines += self._means(found, known, sources, names)
@@ -143,8 +142,10 @@ class _Stage:
             sources.append((name, ""))
         return lines
 
-    def _traced(self) -> tuple[list[Expression], list[Value], list[Expression], Names]:
-        """Trace the stage; return the leaves, their names and sources, what is written, and the names of its loops."""
+    def _traced(self) -> tuple[list[Expression], list[Value], list[Expression], Names, list[str]]:
+        """Trace the stage; return the leaves, their names and sources, what is written, the names of its loops, and
+        declarations.
+        """
         wired, cell, code, graph = self.wired, self.layer.cell, self.code, Graph()
         counts = {"x": wired.n_zx, "h": wired.n_zh, "s": len(wired.reads), "v": len(wired.vectors + wired.inputs)}
         zx, zh, reads, given = symbols(graph, **counts)
@@ -155,14 +156,17 @@ class _Stage:
             leaves = [*zx, *zh, *reads, *given]
             named += self._sides("zh", wired.stage.recurrent)
         named += [(name_of(cell, slot), f"{self._place(slot)}[u]") for slot in wired.reads]
+        lines = list[str]()
         for slot, vector in zip(wired.vectors, self.weights.vectors, strict=True):
             name = name_of(cell, slot)
-            named.append((name, f"{code.constants(f'{name}{self.layer.suffix}', vector)}[u]"))
+            place, declared = code.pointer(code.constants(f"{name}{self.layer.suffix}", vector))
+            lines += declared
+            named.append((name, f"{place}[u]"))
         named += [(name_of(cell, slot), f"extra[{slot.number}]") for slot in wired.inputs]
         new, _ = wired.forward(symbolic_ops(graph), zx, zh, reads, given)
         names = code.names.within()
         sources = [(names(name), source) for name, source in named]
-        return leaves, sources, [graph.output(value) for value in new], names
+        return leaves, sources, [graph.output(value) for value in new], names, lines
 
     def _sides(self, side: str, gates: Sequence[Gate]) -> list[Value]:
         """Return names and sources of a side of gates."""

@@ -190,7 +190,9 @@ class Seq2SeqFunctions:
         if kind == "additive":
             lines = code.start("ba", self._weights("ba_attention"), query)
             lines += code.product("Wq", self._weights("Wq_attention"), a, query, exact=True)
-            term = f"{code.constants('va', self._weights('va_attention'))}[u] * op_tanh({query}[u] + {key})"
+            va, declared = code.pointer(code.constants("va", self._weights("va_attention")))
+            lines += declared
+            term = f"{va}[u] * op_tanh({query}[u] + {key})"
         else:
             scale = number(float(np.float32(1 / math.sqrt(n) if kind == "scaled_dot" else 1)))
             lines = [f"for (u = 0; u < {n}; ++u) {query}[u] = {a}[u] * {scale};"]

@@ -13,7 +13,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -22,7 +22,9 @@ _loaded: dict[str, list[tuple[int, int]]] = {}  # the files that a path has name
 
 
 def load(path: str | os.PathLike[str]) -> Any:
-    """Load a shared library of `rnnx.export.build`; return a `SharedModel` or, of a Seq2Seq, a `SharedTranslator`.
+    """Load a shared library of `rnnx.export.build`.
+
+    Return a `SharedModel`; of a MultiTaskModel a `SharedMultiTaskModel`, of a Seq2Seq a `SharedTranslator`.
 
     Raises
     ------
@@ -59,7 +61,9 @@ def load(path: str | os.PathLike[str]) -> Any:
     facts = json.loads(b"".join(pieces))
     if facts["format"] != FORMAT:
         raise ValueError(f"{path} has format {facts['format']}; this version of shared_model.py reads format {FORMAT}")
-    return SharedTranslator(library, facts) if facts["kind"] == "seq2seq" else SharedModel(library, facts)
+    if facts["kind"] == "seq2seq":
+        return SharedTranslator(library, facts)
+    return SharedMultiTaskModel(library, facts) if "heads" in facts else SharedModel(library, facts)
 
 
 def _name_of(path: Path) -> str:
@@ -72,50 +76,62 @@ def _name_of(path: Path) -> str:
     return os.path.join(path.parent, *["."] * versions.index(version), path.name)
 
 
-class SharedModel:
-    """A model for one sequence at a time, and its state.
+class SharedHead:
+    """A head of a model in a library.
 
     Attributes
     ----------
-    name, kind : str
-    n_x, n_y : int
-        Numbers of inputs and outputs.
-    indices : bool
-        Whether an input is an index, instead of n_x numbers.
+    n_y : int
+        Number of outputs.
     per_step : bool
         Whether `run` returns outputs for every step, rather than at the end.
-    bidirectional : bool
-        Whether the model needs the whole sequence. It then has no `step`.
-    extra : dict
-        The inputs besides x by name, with their defaults: a number, "step" (the number of the step), or None.
     vocabulary : list of str or None
         What the outputs stand for.
     predictions : list of str
         The names of what `predict` returns; empty if the outputs themselves are the predictions.
-
-    See Also
-    --------
-    load, build, rnnx.Stream
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from rnnx.export import build, load, to_c
-    >>> from rnnx.models import SequenceRegressor
-    >>> model = load(build(to_c(SequenceRegressor(1, 8, per_step=True, rng=0), "filter.c")[0]))
-    >>> signal = np.sin(np.arange(6, dtype="float32"))
-    >>> one_by_one = [float(model.step([value])[0]) for value in signal]
-    >>> model.reset()
-    >>> bool(np.allclose(model.run(signal[None, :])[0], one_by_one))
-    True
     """
+
+    def __init__(self, library: ctypes.CDLL, model: str, facts: dict[str, Any]) -> None:
+        self.n_y, self.per_step, self.vocabulary = facts["outputs"], facts["per_step"], facts["vocabulary"]
+        self.predictions = facts.get("predictions", [])
+        self._of_classes = self.predictions == ["probability"]
+        if self.predictions:
+            kind = "probabilities" if self._of_classes else "predict"
+            self._function = getattr(library, f"{model}_{kind}{facts.get('end', '')}")
+            self._function.restype = None
+
+    def predict(self, y: Any) -> dict[str, np.ndarray]:
+        """Return what outputs (n_y,) or (n_y, T) say, by name: probabilities, or numbers in the units of the targets.
+
+        Each is an array (n, ...): of n classes, or of n targets.
+        """
+        given = np.asarray(y, np.float32)
+        if given.ndim not in (1, 2) or len(given) != self.n_y:
+            raise ValueError(f"`y` must have shape (n_y,) or (n_y, T) with n_y = {self.n_y}; got {given.shape}")
+        if not self.predictions:
+            return {"y": given.copy()}
+        rows = np.ascontiguousarray(given.T).reshape(-1, self.n_y)
+        p = np.empty((len(rows), max(self.n_y, 2) if self._of_classes else self.n_y), np.float32)
+        for row, into in zip(rows, p, strict=True):
+            places = ctypes.c_void_p(row.ctypes.data), ctypes.c_void_p(into.ctypes.data)
+            self._function(places[0], *[ctypes.c_float(1.0)] * self._of_classes, places[1])
+        parts = [part[:, 0] if given.ndim == 1 else part for part in np.split(p.T, len(self.predictions))]
+        return dict(zip(self.predictions, parts, strict=True))
+
+    def empty(self, n_steps: int | None) -> np.ndarray:
+        """Return memory for the outputs of n steps, or of a single one."""
+        return np.empty((n_steps, self.n_y) if self.per_step and n_steps is not None else self.n_y, np.float32)
+
+
+class _Sequences:
+    """A model for one sequence at a time, and its state."""
 
     def __init__(self, library: ctypes.CDLL, facts: dict[str, Any]) -> None:
         self._library, self._facts = library, facts
-        self.name, self.kind, self.vocabulary = facts["name"], facts["kind"], facts["vocabulary"]
-        self.n_x, self.n_y = facts["inputs"], facts["outputs"]
-        self.indices, self.per_step, self.bidirectional = facts["indices"], facts["per_step"], facts["bidirectional"]
-        self.extra, self.predictions = dict(facts["extra"]), facts.get("predictions", [])
+        self.name, self.kind, self.n_x = facts["name"], facts["kind"], facts["inputs"]
+        self.indices, self.bidirectional, self.extra = facts["indices"], facts["bidirectional"], dict(facts["extra"])
+        of_heads = facts.get("heads", [facts | {"name": ""}])
+        self.heads = {one["name"]: SharedHead(library, self.name, one) for one in of_heads}
         self._memory = np.zeros(facts["state_bytes"] // 4, np.float32)
         self._state = ctypes.c_void_p(self._memory.ctypes.data)
         self._step, self._run = self._function("step"), self._function("run")
@@ -150,58 +166,34 @@ class SharedModel:
                 raise ValueError(f"`states[{name!r}]` must have shape {own[name].shape}; got {np.shape(values)}")
         self._memory[: sum(map(len, own.values()))] = np.concatenate(list((own | dict(states)).values()))
 
-    def step(self, x: Any, extra: Mapping[str, Any] | None = None) -> np.ndarray:
-        """Read the inputs of one step, (n_x,) or an index; return the outputs, (n_y,)."""
+    def _outputs_of_step(self, x: Any, extra: Mapping[str, Any] | None) -> dict[str, np.ndarray]:
+        """Read the inputs of one step; return the outputs by head."""
         if self.bidirectional:
             raise ValueError("a bidirectional model cannot run step by step: its reverse layers start at the last step")
         if self.indices:
             x = ctypes.c_int32(self._checked(np.asarray(x)[None], 1)[0])
         else:
             x = self._checked(np.reshape(x, (-1, 1)), 1).ctypes.data_as(ctypes.c_void_p)
-        y = np.empty(self.n_y, np.float32)
-        more = self._extra(extra, 1)
-        if self._step(self._state, x, *more[0], y.ctypes.data_as(ctypes.c_void_p)):
+        more, keep = self._extra(extra, 1)
+        y = {name: head.empty(None) for name, head in self.heads.items()}
+        if self._step(self._state, x, *more, *[a.ctypes.data_as(ctypes.c_void_p) for a in y.values()]):
             raise ValueError(f"`extra` must hold {list(self.extra)}")
+        del keep
         return y
 
-    def run(self, x: Any, extra: Mapping[str, Any] | None = None) -> np.ndarray:
-        """Read a sequence, (n_x, T) or indices (T,), from the current states on.
-
-        `extra` holds the inputs besides x, (T,), by name. Return the outputs, (n_y, T) or, without outputs for every
-        step, (n_y,).
-        """
+    def _outputs(self, x: Any, extra: Mapping[str, Any] | None) -> dict[str, np.ndarray]:
+        """Read a sequence; return the outputs by head."""
         n_steps = np.shape(x)[-1] if np.ndim(x) else 0
         x = self._checked(np.asarray(x), n_steps)
         more, keep = self._extra(extra, n_steps)
-        y = np.empty((n_steps, self.n_y) if self.per_step else self.n_y, np.float32)
+        y = {name: head.empty(n_steps) for name, head in self.heads.items()}
         work = np.empty(self._facts["workspace"] * n_steps, np.float32)
-        arguments = [a.ctypes.data_as(ctypes.c_void_p) for a in (y, *[work] * self.bidirectional)]
+        arguments = [a.ctypes.data_as(ctypes.c_void_p) for a in (*y.values(), *[work] * self.bidirectional)]
         data = x.ctypes.data_as(ctypes.c_void_p)
         if self._run(self._state, data, ctypes.c_size_t(n_steps), *more, *arguments):
             raise ValueError(f"`extra` must hold {list(self.extra)}")
         del keep
-        return y.T
-
-    def predict(self, y: Any) -> dict[str, np.ndarray]:
-        """Return what outputs (n_y,) or (n_y, T) say, by name: probabilities, or numbers in the units of the targets.
-
-        Each is an array (n, ...): of n classes, or of n targets.
-        """
-        given = np.asarray(y, np.float32)
-        if given.ndim not in (1, 2) or len(given) != self.n_y:
-            raise ValueError(f"`y` must have shape (n_y,) or (n_y, T) with n_y = {self.n_y}; got {given.shape}")
-        if not self.predictions:
-            return {"y": given.copy()}
-        rows = np.ascontiguousarray(given.T).reshape(-1, self.n_y)
-        of_classes = self.predictions == ["probability"]
-        function = self._function("probabilities" if of_classes else "predict")
-        function.restype = None
-        p = np.empty((len(rows), max(self.n_y, 2) if of_classes else self.n_y), np.float32)
-        for row, into in zip(rows, p, strict=True):
-            places = ctypes.c_void_p(row.ctypes.data), ctypes.c_void_p(into.ctypes.data)
-            function(places[0], *[ctypes.c_float(1.0)] * of_classes, places[1])
-        parts = [part[:, 0] if given.ndim == 1 else part for part in np.split(p.T, len(self.predictions))]
-        return dict(zip(self.predictions, parts, strict=True))
+        return {name: a.T for name, a in y.items()}
 
     def _checked(self, x: np.ndarray, n_steps: int) -> np.ndarray:
         """Return the inputs step by step, as the library takes them."""
@@ -232,14 +224,126 @@ class SharedModel:
             rows[:, k] = np.asarray(given.get(name, default)).reshape(-1)
         return [rows.ctypes.data_as(ctypes.c_void_p)], rows
 
-    def copy(self) -> "SharedModel":
+    def copy(self) -> Self:
         """Return an independent model in the same state."""
-        other = SharedModel(self._library, self._facts)
+        other = type(self)(self._library, self._facts)
         other._memory[:] = self._memory
         return other
 
+
+class SharedModel(_Sequences):
+    """A model for one sequence at a time, and its state.
+
+    Attributes
+    ----------
+    name, kind : str
+    n_x, n_y : int
+        Numbers of inputs and outputs.
+    indices : bool
+        Whether an input is an index, instead of n_x numbers.
+    per_step : bool
+        Whether `run` returns outputs for every step, rather than at the end.
+    bidirectional : bool
+        Whether the model needs the whole sequence. It then has no `step`.
+    extra : dict
+        The inputs besides x by name, with their defaults: a number, "step" (the number of the step), or None.
+    vocabulary : list of str or None
+        What the outputs stand for.
+    predictions : list of str
+        The names of what `predict` returns; empty if the outputs themselves are the predictions.
+
+    See Also
+    --------
+    load, build, SharedMultiTaskModel, rnnx.Stream
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rnnx.export import build, load, to_c
+    >>> from rnnx.models import SequenceRegressor
+    >>> model = load(build(to_c(SequenceRegressor(1, 8, per_step=True, rng=0), "filter.c")[0]))
+    >>> signal = np.sin(np.arange(6, dtype="float32"))
+    >>> one_by_one = [float(model.step([value])[0]) for value in signal]
+    >>> model.reset()
+    >>> bool(np.allclose(model.run(signal[None, :])[0], one_by_one))
+    True
+    """
+
+    def __init__(self, library: ctypes.CDLL, facts: dict[str, Any]) -> None:
+        super().__init__(library, facts)
+        self._head = head = self.heads[""]
+        self.n_y, self.per_step, self.vocabulary = head.n_y, head.per_step, head.vocabulary
+        self.predictions = head.predictions
+
+    def step(self, x: Any, extra: Mapping[str, Any] | None = None) -> np.ndarray:
+        """Read the inputs of one step, (n_x,) or an index; return the outputs, (n_y,)."""
+        return self._outputs_of_step(x, extra)[""]
+
+    def run(self, x: Any, extra: Mapping[str, Any] | None = None) -> np.ndarray:
+        """Read a sequence, (n_x, T) or indices (T,), from the current states on.
+
+        `extra` holds the inputs besides x, (T,), by name. Return the outputs, (n_y, T) or, without outputs for every
+        step, (n_y,).
+        """
+        return self._outputs(x, extra)[""]
+
+    def predict(self, y: Any) -> dict[str, np.ndarray]:
+        """Return what outputs (n_y,) or (n_y, T) say, by name: probabilities, or numbers in the units of the targets.
+
+        Each is an array (n, ...): of n classes, or of n targets.
+        """
+        return self._head.predict(y)
+
     def __repr__(self) -> str:
         return f"<SharedModel {self.name!r}: {self.kind}, {self.n_x} inputs, {self.n_y} outputs>"
+
+
+class SharedMultiTaskModel(_Sequences):
+    """A model with several heads for one sequence at a time, and its state.
+
+    Attributes
+    ----------
+    heads : dict
+        The heads by name. Each has `n_y`, `per_step`, `vocabulary` and `predictions`, which are those of a
+        `SharedModel`.
+    name, kind, n_x, indices, bidirectional, extra
+        As for `SharedModel`.
+
+    See Also
+    --------
+    load, build, SharedModel
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rnnx.export import build, load, to_c
+    >>> from rnnx.models import Head, MultiTaskModel
+    >>> heads = {"load": Head(1, "gaussian", per_step=True), "label": Head(3, "cross_entropy")}
+    >>> model = load(build(to_c(MultiTaskModel(2, 8, heads, rng=0), "plant.c")[0]))
+    >>> y = model.run(np.ones((2, 5), "float32"))
+    >>> {name: outputs.shape for name, outputs in y.items()}
+    {'load': (2, 5), 'label': (3,)}
+    >>> {name: list(said) for name, said in model.predict(y).items()}
+    {'load': ['mean', 'scale'], 'label': ['probability']}
+    """
+
+    def step(self, x: Any, extra: Mapping[str, Any] | None = None) -> dict[str, np.ndarray]:
+        """Read the inputs of one step, (n_x,) or an index; return the outputs of each head, (n_y,)."""
+        return self._outputs_of_step(x, extra)
+
+    def run(self, x: Any, extra: Mapping[str, Any] | None = None) -> dict[str, np.ndarray]:
+        """Read a sequence as `SharedModel.run` does; return the outputs of each head, (n_y, T) or (n_y,)."""
+        return self._outputs(x, extra)
+
+    def predict(self, y: Mapping[str, Any]) -> dict[str, dict[str, np.ndarray]]:
+        """Return what the outputs of heads say, as `SharedModel.predict` does."""
+        unknown = [name for name in y if name not in self.heads]
+        if unknown:
+            raise ValueError(f"`y` may contain the heads {list(self.heads)}; got {unknown[0]!r}")
+        return {name: self.heads[name].predict(outputs) for name, outputs in y.items()}
+
+    def __repr__(self) -> str:
+        return f"<SharedMultiTaskModel {self.name!r}: {self.n_x} inputs, heads {list(self.heads)}>"
 
 
 class SharedTranslator:

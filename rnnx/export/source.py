@@ -4,7 +4,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import rnnx
 from rnnx.export.text import comment, string, wrapped
@@ -115,7 +115,10 @@ class Source(ABC):
         """Return the end of the name of each array of words, what it is, and the words."""
         return [(end, f"What {self.stands_for[end]} stand for, in UTF-8.", words) for end, words in self.words.items()]
 
-    stands_for: ClassVar[Mapping[str, str]]  # by the end of the name of an array of words
+    @property
+    @abstractmethod
+    def stands_for(self) -> Mapping[str, str]:
+        """Return what the words of an array are, by the end of its name."""
 
     def source(self) -> str:
         """Return the C file."""

@@ -160,5 +160,5 @@ class StackCode:
         if self.scaler is None:
             return [], x
         n, place = self.stack.input_size, self.code.memory("input", self.stack.input_size)
-        mean, scale = self._scaling
-        return [f"for (u = 0; u < {n}; ++u) {place}[u] = (({x})[u] - {mean}[u]) / {scale}[u];"], place
+        (mean, lines), (scale, more) = map(self.code.pointer, self._scaling)
+        return [*lines, *more, f"for (u = 0; u < {n}; ++u) {place}[u] = (({x})[u] - {mean}[u]) / {scale}[u];"], place

@@ -288,7 +288,7 @@ static float op_mean(const float *restrict x, int n) {
 #if defined(__GNUC__) && !defined(__clang__)
 #define OPAQUE(pointer) __asm__("" : "+r"(pointer))
 #else
-#define OPAQUE(pointer) (void)0
+#define OPAQUE(pointer) (void)(pointer)
 #endif
 
 @start: opaque

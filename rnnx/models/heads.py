@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from rnnx._core.checks import flag, integer, real
 from rnnx._core.words import shown
 from rnnx.losses import Loss, as_loss
-from rnnx.models.objective import check_loss
+from rnnx.models.layers import Dense
+from rnnx.models.objective import Objective, check_loss
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,18 @@ class Head:
         own |= {"per_step": flag("per_step", self.per_step), "weight": real("weight", self.weight, "(0, inf)")}
         for name, value in own.items():
             object.__setattr__(self, name, value)
+
+
+class Readout(NamedTuple):
+    """The dense layer of a head, and what its outputs are for."""
+
+    dense: Dense
+    objective: Objective
+
+    @property
+    def per_step(self) -> bool:
+        """Whether it has outputs at every step, rather than at the end."""
+        return self.objective.sizes.per_step
 
 
 def checked_heads(heads: Any) -> dict[str, Head]:

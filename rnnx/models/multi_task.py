@@ -14,7 +14,7 @@ from rnnx.data import Batch
 from rnnx.functional.heads import checked_dense_backward
 from rnnx.losses import as_loss
 from rnnx.models.base import Initialization, Ready, check_attributes
-from rnnx.models.heads import Head, check_names, checked_heads
+from rnnx.models.heads import Head, Readout, check_names, checked_heads
 from rnnx.models.layers import Dense, Parameters, States
 from rnnx.models.masks import Masks
 from rnnx.models.objective import Objective
@@ -91,23 +91,20 @@ class MultiTaskModel(StackModel):
         self._input_unit = unit_of_inputs(scaler, self._sizes)
         if self._input_unit is not None:
             config["input_scaler"] = self._input_unit.scaler.config
-        self._objectives = {name: self._objective(name, head) for name, head in self.heads.items()}
-        self._dense = {
-            name: Dense(f"y_{name}", self.stack.output_size, one.loss.n_outputs(one.sizes.n_y))
-            for name, one in self._objectives.items()
-        }
-        losses = [one.loss for one in self._objectives.values()]
+        self.readouts = {name: self._readout(name, head) for name, head in self.heads.items()}
+        losses = [one.objective.loss for one in self.readouts.values()]
         self.runs_in_segments = not self.stack.bidirectional and all(loss.by_step for loss in losses)
         config["heads"] = {name: self._config_of(name) for name in self.heads}
-        super().__init__([self.stack, *self._dense.values()], config, **given)
+        super().__init__([self.stack, *(one.dense for one in self.readouts.values())], config, **given)
 
-    def _objective(self, name: str, head: Head) -> Objective:
+    def _readout(self, name: str, head: Head) -> Readout:
         loss = as_loss(head.loss)
         sizes = Sizes(loss.kind == "classes", *self._sizes[1:3], head.size, f"size of {name}", head.per_step)
-        return Objective(loss, sizes, unit_of_targets(head.target_scaler, sizes, loss))
+        objective = Objective(loss, sizes, unit_of_targets(head.target_scaler, sizes, loss))
+        return Readout(Dense(f"y_{name}", self.stack.output_size, loss.n_outputs(sizes.n_y)), objective)
 
     def _config_of(self, name: str) -> dict[str, Any]:
-        head, own = self.heads[name], self._objectives[name]
+        head, own = self.heads[name], self.readouts[name].objective
         config = {"size": head.size, "loss": own.config(), "per_step": head.per_step, "weight": head.weight}
         return config if own.unit is None else {**config, "target_scaler": own.unit.scaler.config}
 
@@ -143,7 +140,7 @@ class MultiTaskModel(StackModel):
         a, final, kept = self._run_stack(inputs, ends, states, masks, keep, extra)
         last = None if all(head.per_step for head in self.heads.values()) else self._last(final)
         read: dict[str, Any] = {name: a if head.per_step else last for name, head in self.heads.items()}
-        z = {name: dense.forward(self.parameters, read[name]) for name, dense in self._dense.items()}
+        z = {name: one.dense.forward(self.parameters, read[name]) for name, one in self.readouts.items()}
         return z, final, MultiTaskCache(kept, read)
 
     def backward(
@@ -179,8 +176,8 @@ class MultiTaskModel(StackModel):
         ready: Ready | None = None,
     ) -> Parameters:
         da, gradients = None, Parameters()
-        for name, dense in self._dense.items():
-            part, own = dense.backward(self.parameters, dz[name], cache.inputs[name])
+        for name, one in self.readouts.items():
+            part, own = one.dense.backward(self.parameters, dz[name], cache.inputs[name])
             gradients |= own
             if self.heads[name].per_step:
                 da = part if da is None else da + part
@@ -193,32 +190,34 @@ class MultiTaskModel(StackModel):
     def checked(self, batch: Any) -> Batch:
         """Check a batch; see `Model.checked`."""
         check_attributes(self, batch, "MultiTaskExamples", ("inputs", "targets", "lengths"))
-        inputs, extra, continues = self._checked_batch(batch)
+        inputs, lengths, extra, continues = self._checked_batch(batch)
         m, n_steps = inputs.shape[-2:]
         check_names("targets", batch.targets, self.heads)
         targets = {
-            name: one.checked_targets(f"targets[{name!r}]", batch.targets[name], m, n_steps, batch.lengths)
-            for name, one in self._objectives.items()
+            name: one.objective.checked_targets(f"targets[{name!r}]", batch.targets[name], m, n_steps, batch.lengths)
+            for name, one in self.readouts.items()
         }
         given = getattr(batch, "weights", None)
         of_each = given if isinstance(given, dict) else dict.fromkeys(self.heads, given)
         if unknown := [name for name in of_each if name not in self.heads]:
             raise ValueError(f"`weights` has no head {unknown[0]!r}{nearest(str(unknown[0]), self.heads)}")
-        weights = {name: self._objectives[name].checked_weights(w, m, n_steps) for name, w in of_each.items()}
+        weights = {
+            name: self.readouts[name].objective.checked_weights(self, w, m, n_steps) for name, w in of_each.items()
+        }
         n_terms = getattr(batch, "n_terms", None)
-        return Batch(inputs, targets, batch.lengths, continues, extra or None, weights, n_terms)
+        return Batch(inputs, targets, lengths, continues, extra or None, weights, n_terms)
 
     def _part_of_targets(self, batch: Batch, rows: slice, steps: slice) -> dict[str, Any]:
-        parts = {name: one.part(_of_head(batch, name), rows, steps) for name, one in self._objectives.items()}
+        parts = {name: one.objective.part(_of_head(batch, name), rows, steps) for name, one in self.readouts.items()}
         return {key: {name: part[key] for name, part in parts.items()} for key in ("targets", "weights", "n_terms")}
 
     def compare(self, z: Any, batch: Any) -> tuple[Any, Any]:
         """Return the sum of the weighted losses of the outputs for a checked batch, and its gradients by head."""
         total: Any = 0.0
         dz: dict[str, Array] = {}
-        for name, one in self._objectives.items():
+        for name, one in self.readouts.items():
             weight = self.heads[name].weight
-            loss, d = one.compare(self, z[name], _of_head(batch, name))
+            loss, d = one.objective.compare(self, z[name], _of_head(batch, name))
             total = total + loss * weight
             dz[name] = d if weight == 1 else d * weight
         return total, dz
@@ -240,7 +239,7 @@ class MultiTaskModel(StackModel):
         The arguments and each of the results are those of `SequenceClassifier.predict`.
         """
         z = self._outputs(inputs, lengths, batch_size, extra)
-        return {name: one.predicted(self.xp, z[name]) for name, one in self._objectives.items()}
+        return {name: one.objective.predicted(self.xp, z[name]) for name, one in self.readouts.items()}
 
     def predict_distribution(
         self,
@@ -252,7 +251,7 @@ class MultiTaskModel(StackModel):
     ) -> dict[str, dict[str, Array]]:
         """Return all that the outputs of the heads say; see `SequenceRegressor.predict_distribution`."""
         z = self._outputs(inputs, lengths, batch_size, extra)
-        return {name: one.described(self.xp, z[name]) for name, one in self._objectives.items()}
+        return {name: one.objective.described(self.xp, z[name]) for name, one in self.readouts.items()}
 
     def _outputs(self, inputs: Any, lengths: Any, batch_size: int | None, extra: Any) -> dict[str, Array]:
         passes = self._passes(inputs, lengths, None, batch_size, extra, cut=False)

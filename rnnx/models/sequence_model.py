@@ -12,6 +12,7 @@ from rnnx.data import Batch, Scaler
 from rnnx.functional.heads import checked_dense_backward
 from rnnx.losses import Loss, as_loss
 from rnnx.models.base import Initialization, Ready, check_attributes
+from rnnx.models.heads import Readout
 from rnnx.models.layers import Dense, Parameters, States
 from rnnx.models.masks import Masks
 from rnnx.models.objective import Objective, chosen_loss
@@ -98,6 +99,7 @@ class SequenceModel(StackModel):
         self._input_unit = unit_of_inputs(input_scaler, self._sizes)
         target_unit = unit_of_targets(target_scaler, self._sizes, self.loss_function)
         self.objective = Objective(self.loss_function, self._sizes, target_unit)
+        self.readouts = {"": Readout(self.head, self.objective)}
         self.runs_in_segments = not self.stack.bidirectional and self.loss_function.by_step
         if self.loss_function.config != as_loss(self._default_loss).config:
             config["loss"] = self.objective.config()
@@ -220,12 +222,12 @@ class SequenceModel(StackModel):
     def checked(self, batch: Any) -> Batch:
         """Check a batch; see `Model.checked`."""
         check_attributes(self, batch, "Examples" if self._input_name == "input_size" else "Lines", _ATTRIBUTES)
-        inputs, extra, continues = self._checked_batch(batch)
+        inputs, lengths, extra, continues = self._checked_batch(batch)
         m, n_steps = inputs.shape[-2:]
         targets = self.objective.checked_targets("targets", batch.targets, m, n_steps, batch.lengths)
-        weights = self.objective.checked_weights(getattr(batch, "weights", None), m, n_steps)
+        weights = self.objective.checked_weights(self, getattr(batch, "weights", None), m, n_steps)
         n_terms = getattr(batch, "n_terms", None)
-        return Batch(inputs, targets, batch.lengths, continues, extra or None, weights, n_terms)
+        return Batch(inputs, targets, lengths, continues, extra or None, weights, n_terms)
 
     def _part_of_targets(self, batch: Batch, rows: slice, steps: slice) -> dict[str, Any]:
         return self.objective.part(batch, rows, steps)

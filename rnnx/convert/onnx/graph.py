@@ -24,8 +24,8 @@ class Graph:
         return Graph(self.dtype, self._numbers)
 
     def name(self, stem: str) -> str:
-        """Return a new name."""
-        return f"{stem}_{next(self._numbers)}"
+        """Return a new name, which is no identifier, as names of users are."""
+        return f"{stem}.{next(self._numbers)}"
 
     def constant(self, value: Any, stem: str = "constant", dtype: Any = None) -> str:
         """Return the name of a constant; numbers of the same value share one."""

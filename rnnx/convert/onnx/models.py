@@ -1,5 +1,6 @@
 """Models as ONNX files."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +15,19 @@ from rnnx.convert.onnx.graph import IR_VERSION, OPSET, Graph, Symbol, symbol_ops
 from rnnx.convert.onnx.layers import add_stack
 from rnnx.convert.onnx.seq2seq import Seq2SeqExporter
 from rnnx.models.character import CharModel
+from rnnx.models.heads import Readout
 from rnnx.models.seq2seq import Seq2Seq
-from rnnx.models.sequence_model import SequenceModel
+from rnnx.models.stack_model import StackModel
 
 
 def to_onnx(
-    model: SequenceModel | Seq2Seq, *, states: bool | None = None, lengths: bool = False, indices: bool | None = None
+    model: StackModel | Seq2Seq, *, states: bool | None = None, lengths: bool = False, indices: bool | None = None
 ) -> Any:
     """Export a model as an ONNX graph, for onnxruntime and other runtimes.
 
     Parameters
     ----------
-    model : CharModel, SequenceClassifier, SequenceRegressor or Seq2Seq
+    model : CharModel, SequenceClassifier, SequenceRegressor, MultiTaskModel or Seq2Seq
         With any cell; evaluation is exported, without dropout.
     states : bool, optional
         Whether the initial states are inputs, and the final ones outputs, named as in ``model.stack.state_names``. The
@@ -44,7 +46,8 @@ def to_onnx(
         asked for; the cell's inputs besides x, (T, m, 1). Outputs: `outputs`, the logits or the predicted
         numbers, (T, m, n_y), or (m, n_y) if the model has one output per example; the states; where
         `predict_distribution` says other numbers, because of the loss or a `target_scaler`, these too, by their names
-        ("mean", "0.1", ...; "y" without others). T and m are open.
+        ("mean", "0.1", ...; "y" without others). Of a MultiTaskModel, each head has an output of its name, such as
+        "load", and what it says is "load.mean", "load.0.1", ... T and m are open.
 
         A Seq2Seq becomes one graph that decodes greedily, like its `predict`. Inputs: `source`, (T_x, m) of int64;
         `max_length`, a number of int64; `source_lengths` if asked for. Outputs: `indices`, (T_y, m) of int64, with
@@ -54,7 +57,7 @@ def to_onnx(
     ------
     ValueError
         If states, or inputs that are not indices, are asked for of a Seq2Seq, or indices of a model with an
-        `input_scaler`.
+        `input_scaler`; or if two inputs or outputs of the file would have the same name.
     TypeError
         If this is not such a model.
     ImportError
@@ -82,8 +85,8 @@ def to_onnx(
     >>> y.shape, bool(np.allclose(y.T, model.predict(x.T.copy()), atol=1e-5))
     ((2, 1), True)
     """
-    if not isinstance(model, SequenceModel | Seq2Seq):
-        kinds = "CharModel, SequenceClassifier, SequenceRegressor or Seq2Seq"
+    if not isinstance(model, StackModel | Seq2Seq):
+        kinds = "CharModel, SequenceClassifier, SequenceRegressor, MultiTaskModel or Seq2Seq"
         raise TypeError(f"`model` must be a {kinds}; got {shown(model)}")
     lengths = flag("lengths", lengths)
     with_states = isinstance(model, CharModel) if states is None else flag("states", states)
@@ -92,8 +95,9 @@ def to_onnx(
     with_indices = isinstance(model, CharModel | Seq2Seq) if indices is None else flag("indices", indices)
     if not with_indices and isinstance(model, Seq2Seq):
         raise ValueError("`indices` must be True for a Seq2Seq")
-    if with_indices and isinstance(model, SequenceModel) and model.input_scaler is not None:
+    if with_indices and isinstance(model, StackModel) and model.input_scaler is not None:
         raise ValueError("`indices` must be False for a model with an `input_scaler`")
+    model.check_parameters()
     try:
         import onnx
     except ImportError:
@@ -110,7 +114,7 @@ def to_onnx(
     return proto
 
 
-def save_onnx(model: SequenceModel | Seq2Seq, path: str | Path, **options: Any) -> None:
+def save_onnx(model: StackModel | Seq2Seq, path: str | Path, **options: Any) -> None:
     """Write a model to an ONNX file, which is replaced only when it is complete.
 
     Parameters
@@ -139,43 +143,51 @@ def save_onnx(model: SequenceModel | Seq2Seq, path: str | Path, **options: Any) 
 class _Exporter:
     """Builds the graph of a model."""
 
-    def __init__(self, model: SequenceModel, with_states: bool, with_lengths: bool, indices: bool) -> None:
-        self.model, self.with_states = model, with_states
+    def __init__(self, model: StackModel, with_states: bool, with_lengths: bool, indices: bool) -> None:
+        self.model = model
         self.parameters = {name: ns.to_host(a) for name, a in model.parameters.items()}
         self.dtype = next(iter(self.parameters.values())).dtype
         self.onnx = Graph(self.dtype)
         self.indices = indices
         self.lengths = "lengths" if with_lengths else ""
+        sizes = [pair for one in model.stack.directions for pair in one.state_sizes.items()]
+        self.state_sizes = dict(sizes if with_states else [])
 
     def graph(self) -> Any:
         """Return the whole graph."""
         from onnx import helper
 
-        model, add, stack = self.model, self.onnx.add, self.model.stack
-        inputs = self._inputs()
-        start = dict(zip(stack.state_names, stack.state_names, strict=True)) if self.with_states else {}
+        stack, inputs = self.model.stack, self._inputs()
+        start = {name: name for name in self.state_sizes}
         extra = {name: name for name in stack.cell.inputs}
         first = self._standardized("inputs")
-        x, final = add_stack(self.onnx, stack, self.parameters, first, self.indices, start, self.lengths, extra)
-        if not model.per_step:
-            last = [final[one.state_names[0]] for one in stack.layers[-1]]
-            x = last[0] if len(last) == 1 else add("Concat", *last, axis=1)
-        W, b = (self.onnx.constant(value, stem) for value, stem in self._head())
-        z = add("Add", add("MatMul", x, W), b)
-        self.onnx.rename(z, "outputs")
-        steps = ["T", "m"] if model.per_step else ["m"]
-        outputs_of = [value_info("outputs", self.dtype, [*steps, model.head.n_out])]
-        if self.with_states:
-            for one in stack.directions:
-                for name, size in one.state_sizes.items():
-                    self.onnx.rename(final[name], name + "_final")
-                    outputs_of.append(value_info(name + "_final", self.dtype, ["m", size]))
-        outputs_of += [value_info(name, self.dtype, [*steps, model.output_size]) for name in self._described(z)]
-        return helper.make_graph(self.onnx.nodes, model.kind, inputs, outputs_of, self.onnx.initializers)
+        a, final = add_stack(self.onnx, stack, self.parameters, first, self.indices, start, self.lengths, extra)
+        last = ""
+        if not all(one.per_step for one in self.model.readouts.values()):
+            ends = [final[one.state_names[0]] for one in stack.layers[-1]]
+            last = ends[0] if len(ends) == 1 else self.onnx.add("Concat", *ends, axis=1)
+        found, described = list[Any](), list[Any]()
+        for name, one in self.model.readouts.items():
+            z, info = self._outputs(name, one, a if one.per_step else last)
+            found.append(info)
+            described += self._described(name, one, z)
+        found += self._final_states(final) + described
+        _check_names([value.name for value in (*inputs, *found)])
+        return helper.make_graph(self.onnx.nodes, self.model.kind, inputs, found, self.onnx.initializers)
 
-    def _described(self, z: str) -> list[str]:
-        """Add what the outputs say, in the units of the targets; return the names."""
-        objective, graph = self.model.objective, self.onnx
+    def _outputs(self, name: str, one: Readout, a: str) -> tuple[str, Any]:
+        """Add a dense layer; return the name of its outputs, and their description as a result."""
+        dense, add = one.dense, self.onnx.add
+        W = self.onnx.constant(self.parameters["W" + dense.name].T, "Wy")
+        b = self.onnx.constant(self.parameters["b" + dense.name][:, 0], "by")
+        z = add("Add", add("MatMul", a, W), b)
+        result = name or "outputs"
+        self.onnx.rename(z, result)
+        return z, value_info(result, self.dtype, [*_sizes(one), dense.n_out])
+
+    def _described(self, name: str, one: Readout, z: str) -> list[Any]:
+        """Add what outputs say, in the units of the targets; return their descriptions as results."""
+        objective, graph = one.objective, self.onnx
         if not objective.describes:
             return []
         n = len(objective.loss.outputs)
@@ -184,9 +196,16 @@ class _Exporter:
         numbers = [] if unit is None else [unit.scaler.mean, unit.scaler.scale]
         given = [Symbol(graph, graph.constant(np.array(v, self.dtype), "unit")) for v in numbers]
         found = objective.traced(symbol_ops(), [Symbol(graph, part) for part in parts], *given)
-        for name, value in found.items():
-            graph.rename(value.name, name)
-        return list(found)
+        results = {f"{name}.{key}" if name else key: value for key, value in found.items()}
+        for result, value in results.items():
+            graph.rename(value.name, result)
+        return [value_info(result, self.dtype, [*_sizes(one), objective.sizes.n_y]) for result in results]
+
+    def _final_states(self, final: dict[str, str]) -> list[Any]:
+        """Return the descriptions of the final states as results."""
+        for name in self.state_sizes:
+            self.onnx.rename(final[name], name + "_final")
+        return [value_info(name + "_final", self.dtype, ["m", size]) for name, size in self.state_sizes.items()]
 
     def _standardized(self, name: str) -> str:
         """Return the name of the inputs of the stack, which a model with an `input_scaler` standardizes."""
@@ -203,10 +222,20 @@ class _Exporter:
         found = [value_info("inputs", np.int64 if self.indices else self.dtype, ["T", "m", *size])]
         if self.lengths:
             found.append(value_info("lengths", np.int64, ["m"]))
-        if self.with_states:
-            sizes = {name: size for one in stack.directions for name, size in one.state_sizes.items()}
-            found += [value_info(name, self.dtype, ["m", size]) for name, size in sizes.items()]
+        found += [value_info(name, self.dtype, ["m", size]) for name, size in self.state_sizes.items()]
         return found + [value_info(name, self.dtype, ["T", "m", 1]) for name in stack.cell.inputs]
 
-    def _head(self) -> list[tuple[np.ndarray, str]]:
-        return [(self.parameters["Wy"].T, "Wy"), (self.parameters["by"][:, 0], "by")]
+
+def _sizes(one: Readout) -> list[str]:
+    """Return the first sizes of the outputs of a head."""
+    return ["T", "m"] if one.per_step else ["m"]
+
+
+def _check_names(names: Sequence[str]) -> None:
+    """Raise if the inputs and results of a file do not have different names."""
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(
+                f"the inputs and outputs of an ONNX file must have different names; {name!r}, of a head, a state or "
+                "an input of the cell, is there twice"
+            )
