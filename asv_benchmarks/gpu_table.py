@@ -2,14 +2,14 @@
 
 from shared import flops
 
-SIDES = ("rnnx", "C order", "steps", "persistent", "eager", "reference", "torch")
+SIDES = ("rnnx", "C order", "steps", "persistent", "eager", "reference", "torch", "torch graph")
 GOALS = {128: 0.6, 512: 0.9}  # of torch's time for a whole training step, by hidden size
 LEGEND = """\
 milliseconds of a forward pass and of a step (forward, backward, all gradients), with the spread of the middle 80 % of
 the calls in percent; steps and persistent: with RNNX_CUDA_PERSISTENT=0 and 1; eager: without CUDA graphs; reference:
-the loop of CuPy's own functions; of product: share of the rate of one large product; host: microseconds that a call
-occupies the host, rnnx and torch; torch does not flatten bfloat16 weights into one buffer, so cuDNN copies them in
-every call"""
+the loop of CuPy's own functions; torch graph: each pass in a CUDA graph; of product: share of the rate of one large
+product; host: microseconds that a call occupies the host, rnnx and torch; torch does not flatten bfloat16 weights into
+one buffer, so cuDNN copies them in every call"""
 
 
 def table(rows):
@@ -27,7 +27,8 @@ def _times(rows):
         return []
     rates = {row["precision"]: row for row in rows if row["kind"] == "rate"}
     products = ", ".join(f"{name} {row['tflops']:.0f}" for name, row in rates.items())
-    columns = ["cell precision (n_x, n_a, m, T) job", *SIDES, "torch/rnnx", "reference/rnnx", "of product", "host"]
+    columns = ["cell precision (n_x, n_a, m, T) job", *SIDES, "torch/rnnx", "torch graph/rnnx", "reference/rnnx"]
+    columns += ["of product", "host"]
     lines = ["", LEGEND, f"rate of a large product, TFLOP/s: {products or 'not measured'}", " | ".join(columns)]
     keys = dict.fromkeys((row["cell"], row["precision"], tuple(row["size"]), row["job"]) for row in times)
     return lines + [_time(key, _sides(times, key), rates.get(key[1])) for key in keys]
@@ -39,12 +40,12 @@ def _sides(times, key):
 
 def _time(key, found, rate):
     cell, precision, size, job = key
-    ours, torch, reference = (found.get(side) for side in ("rnnx", "torch", "reference"))
+    ours, torch, graph, reference = (found.get(side) for side in ("rnnx", "torch", "torch graph", "reference"))
     cells = [f"{cell} {precision} {','.join(map(str, size))} {job}"]
     for side in SIDES:
         row = found.get(side)
         cells.append(f"{row['ms']:.3g} {row['spread']:.0%}" if row else "")
-    cells += [f"{other['ms'] / ours['ms']:.2f}" if ours and other else "" for other in (torch, reference)]
+    cells += [f"{other['ms'] / ours['ms']:.2f}" if ours and other else "" for other in (torch, graph, reference)]
     cells.append(f"{flops(job, cell, size) / ours['ms'] / 1e9 / rate['tflops']:.0%}" if ours and rate else "")
     cells.append(" / ".join(f"{row['host_us']:.0f}" for row in (ours, torch) if row))
     return " | ".join(cells)

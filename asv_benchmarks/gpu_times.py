@@ -136,18 +136,32 @@ class Torch:
         x, self.da = torch.randn(n_steps, m, n_x, **options), torch.randn(n_steps, m, n_a, **options)
         states = [torch.randn(1, m, n_a, **options).requires_grad_() for _ in range(2 if cell == "lstm" else 1)]
         self.x, self.state = x.requires_grad_(), tuple(states) if cell == "lstm" else states[0]
-        self.inputs, self.gradients = [self.x, *states, *self.layer.parameters()], torch.autograd.grad
+        self.inputs, self.torch = [self.x, *states, *self.layer.parameters()], torch
 
     def forward(self):
         return self.layer(self.x, self.state)[0]
 
     def step(self):
-        return self.gradients(self.forward(), self.inputs, self.da)
+        return self.torch.autograd.grad(self.forward(), self.inputs, self.da)
+
+    def captured(self, job):
+        """Return the replay of a job in a CUDA graph, whose results always have the same memory."""
+        cuda, work = self.torch.cuda, getattr(self, job)
+        stream = cuda.Stream()
+        stream.wait_stream(cuda.current_stream())
+        with cuda.stream(stream):
+            for _ in range(3):
+                work()
+        cuda.current_stream().wait_stream(stream)
+        graph = cuda.CUDAGraph()
+        with cuda.graph(graph):
+            self.results = work()
+        return graph.replay
 
 
 def times(options, side):
     """Return all rows of a side: "rnnx", "C order", "eager" (without CUDA graphs), "steps", "persistent", "reference",
-    "torch".
+    "torch", with those of "torch graph", in which a pass is a CUDA graph.
     """
     clock = TorchClock() if side == "torch" else CupyClock()
     if side == "torch":
@@ -169,6 +183,8 @@ def _times(clock, side, row):
             given = Torch(*arguments) if side == "torch" else Rnnx(*arguments, "C" if side == "C order" else "F")
             for job in ("forward", "step"):
                 yield {**row, "job": job, **measure(clock, getattr(given, job))}
+            for job in ("forward", "step") if side == "torch" else ():
+                yield {**row, "side": "torch graph", "job": job, **measure(clock, given.captured(job))}
     except Exception as error:
         traceback.print_exc()
         name = f"time of {side}: {' '.join(map(str, arguments))}"

@@ -7,7 +7,8 @@ A side has three methods without arguments for a problem (cell, dtype, size):
 * ``stream``: returns a function for one time step, which carries the state from call to call.
 
 Every library gets its preferred layout, prepared before the timing. rnnx gets the course's layout (n_x, m, T_x), in C
-order as NumPy users make it ("rnnx"), or in Fortran order as rnnx's own functions return it ("rnnx_f").
+order as NumPy users make it ("rnnx"), or in Fortran order as rnnx's own functions return it ("rnnx_f"); "rnnx_fixed"
+has weights of ``rnnx.quantize(..., "float32")``.
 """
 
 import warnings
@@ -52,6 +53,14 @@ class RnnxF(Rnnx):
     """The public functions, arrays in Fortran order, as the functions return them."""
 
     order = "F"
+
+
+class RnnxFixed(Rnnx):
+    """The public functions, with weights that are packed once, as those of an inference session are."""
+
+    def __init__(self, cell, dtype, size):
+        super().__init__(cell, dtype, size)
+        self.parameters = self.rnnx.quantize(cell, self.parameters, "float32")
 
 
 class Torch:
@@ -247,5 +256,5 @@ class Course:
         return step
 
 
-SIDES = {"rnnx": Rnnx, "rnnx_f": RnnxF, "torch": Torch, "keras": Keras, "jax": Jax, "onnxruntime": Onnxruntime}
-SIDES["course"] = Course
+SIDES = {"rnnx": Rnnx, "rnnx_f": RnnxF, "rnnx_fixed": RnnxFixed, "torch": Torch, "keras": Keras, "jax": Jax}
+SIDES |= {"onnxruntime": Onnxruntime, "course": Course}

@@ -83,7 +83,7 @@ class Results:
         self.title, self.threads = f"{table.job}, {table.cell}, {table.dtype}", "one" if one_thread else "all"
 
     def ratios(self, peer):
-        return [self.ms[peer][size] / self.ms["rnnx"][size] for size in self.sizes]
+        return [self.ms[peer][size] / self.ms[self.sides[0]][size] for size in self.sizes]
 
     def of_floor(self, side, sizes):
         return [flops(*self.table[:2], size) / self.ms[side][size] / 1e6 / self.floor for size in sizes]
@@ -94,7 +94,8 @@ class Results:
         print(f"\n**{self.title}, threads: {self.threads}**; fastest product {self.floor:.0f} GFLOP/s\n")
         if len(self.sizes) < len(self.table.sizes):
             print(f"{len(self.sizes)} of {len(self.table.sizes)} shapes within the limit\n")
-        titles = [f"{side} {'MiB' if memory else 'ms'}" for side in self.sides] + [f"{peer} / rnnx" for peer in peers]
+        titles = [f"{side} {'MiB' if memory else 'ms'}" for side in self.sides]
+        titles += [f"{peer} / {self.sides[0]}" for peer in peers]
         columns = [[f"{ms:.4g}" for ms in self.ms[side].values()] for side in self.sides]
         columns += [[f"{ratio:.2f}" for ratio in self.ratios(peer)] for peer in peers]
         if not memory:
@@ -110,7 +111,7 @@ class Results:
         rows = []
         for peer in self.sides[1:] if self.sizes else []:
             ratios, (mean, worst) = self.ratios(peer), targets(self.table, peer, self.one_thread)
-            shares = [geometric_mean(self.of_floor(side, large)) if large else None for side in ("rnnx", peer)]
+            shares = [geometric_mean(self.of_floor(side, large)) if large else None for side in (self.sides[0], peer)]
             values = len(ratios), geometric_mean(ratios), mean, min(ratios), worst, *shares
             rows.append((self.title, self.threads, peer, *values))
         return rows
@@ -184,7 +185,7 @@ def main():
     parser.add_argument("--jobs", nargs="+", choices=list(dict.fromkeys(table.job for table in PLAN)))
     parser.add_argument("--cells", nargs="+", choices=list(dict.fromkeys(table.cell for table in PLAN)))
     parser.add_argument("--dtypes", nargs="+", choices=["float32", "float64"])
-    parser.add_argument("--peers", nargs="+", choices=[side for side in SIDES if side != "rnnx"])
+    parser.add_argument("--peers", nargs="+", choices=[side for side in SIDES if side not in ("rnnx", "rnnx_fixed")])
     parser.add_argument("--shapes", nargs="+", help="each as n_x,n_a,m,T_x")
     parser.add_argument("--threads", nargs="+", choices=["all", "one"], default=["all"])
     parser.add_argument("--rounds", type=int, default=7)
@@ -198,7 +199,7 @@ def main():
     os.environ.pop("OPENBLAS_CORETYPE", None)  # the floor is the BLAS at its best
     print(versions())
     tables, start, work = [], time.monotonic(), 0
-    plan = [(table, ["rnnx", *peers], how == "one") for table, peers in chosen(options) for how in options.threads]
+    plan = [(table, [table.own, *peers], how == "one") for table, peers in chosen(options) for how in options.threads]
     shares = [len(table.sizes) * len(sides) for table, sides, _ in plan]
     for (table, sides, one_thread), share in zip(plan, shares, strict=True):
         work += share

@@ -1,6 +1,7 @@
 """Whole training steps as graphs, on a device that records operations and replays them on the same memory."""
 
 import copy
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,8 +10,8 @@ from lab import PROSE
 from rnnx import engines
 from rnnx._core import arrays as ns
 from rnnx.cells.vocabulary import array_ops
-from rnnx.data import Batch, Examples, MultiTaskExamples, make_corpus
-from rnnx.models import CharModel, Head, MultiTaskModel, SequenceClassifier, SequenceRegressor
+from rnnx.data import Batch, Examples, MultiTaskExamples, PairBatch, Pairs, make_corpus
+from rnnx.models import CharModel, Head, MultiTaskModel, Seq2Seq, SequenceClassifier, SequenceRegressor
 from rnnx.optim import SGD, Adam, AdamW, CosineDecay, LinearWarmup, Momentum, RMSProp
 from rnnx.training import Trainer, precision
 from rnnx.training.precision import LossScale
@@ -122,6 +123,9 @@ def run_both(device, pair, dataset, **run):
         ("windows", AdamW(0.01), {"frozen": ["by", "W*_l1"], "ema": 0.5, "model": {"dtype": "float32"}}),
         ("streams", Adam(0.01), {"micro_batch_size": 3, "model": {"dropout": 0.3}}),
         ("windows", Adam(0.01), {"shards": 2, "segment_length": 3, "frozen": ["by"], "ema": 0.9}),
+        ("lines", Adam(0.01), {"segment_length": 3, "model": {"dropout": 0.3}}),
+        ("lines", AdamW(0.01), {"micro_batch_size": 3, "model": {"dtype": "float32"}}),
+        ("lines", Adam(0.01), {"shards": 2, "segment_length": 2, "frozen": ["by"], "ema": 0.9}),
     ],
 )
 def test_replayed_steps_have_the_same_bits(device, by, optimizer, options):
@@ -264,8 +268,11 @@ def test_the_loss_scale_in_a_graph(device, monkeypatch):
     assert len(skipped) < 20
 
 
-def test_models_and_datasets(device):
-    """Sequences with lengths and other heads, and weights of examples and steps."""
+@pytest.mark.parametrize(
+    "options", [{}, {"segment_length": 3}, {"micro_batch_size": 3}, {"shards": 2, "segment_length": 2}]
+)
+def test_models_and_datasets(device, options):
+    """Sequences with lengths and other heads, and weights of examples and steps, as a whole and in parts."""
     rng = np.random.default_rng(0)
     inputs, lengths = rng.standard_normal((2, 24, 4)), np.array([4, 2, 3, 4] * 6)
     examples = Examples(inputs, rng.integers(0, 3, 24), lengths=lengths)
@@ -274,17 +281,17 @@ def test_models_and_datasets(device):
     numbers = Examples(inputs, rng.standard_normal((2, 24, 4)), weights=weights[1])
     targets = {"label": rng.integers(0, 3, 24), "load": rng.standard_normal((1, 24, 4))}
     heads = {"label": Head(3, "cross_entropy", weight=0.5), "load": Head(1, "gaussian", per_step=True)}
-    several = MultiTaskExamples(inputs, targets, weights={"load": weights[1]})
-    options = {"seed": 0, "dtype": "float64"}
+    several = MultiTaskExamples(inputs, targets, lengths=lengths, weights={"load": weights[1]})
+    own = {"seed": 0, "dtype": "float64"}
     for model, dataset in (
-        (SequenceClassifier(2, 5, 3, bidirectional=True, **options), examples),
-        (SequenceClassifier(2, 5, 3, **options), weighted),
-        (SequenceRegressor(2, 5, 2, per_step=True, **options), numbers),
-        (MultiTaskModel(2, 5, heads, **options), several),
+        (SequenceClassifier(2, 5, 3, bidirectional="segment_length" not in options, **own), examples),
+        (SequenceClassifier(2, 5, 3, **own), weighted),
+        (SequenceRegressor(2, 5, 2, per_step=True, **own), numbers),
+        (MultiTaskModel(2, 5, heads, **own), several),
     ):
         captures = device.counts.captures
-        pair = trainers(device, model, Adam(0.01))
-        run_both(device, pair, dataset, batch_size=8, epochs=4, evaluate_every=1000)
+        pair = trainers(device, model, Adam(0.01), **options)
+        run_both(device, pair, dataset, batch_size=8, iterations=8, evaluate_every=1000)
         assert device.counts.captures > captures
 
 
@@ -311,6 +318,76 @@ def test_weights_on_the_device_of_examples_that_end_in_different_segments(device
         np.testing.assert_allclose(found, expected[name], rtol=1e-9, atol=1e-12, err_msg=name)
 
 
+def pairs_of(rng, shapes=((4, 3), (2, 4), (4, 3)), n=4):
+    """Pairs whose batches of n have these longest sources and targets."""
+    sources, targets = [], []
+    for n_source, n_target in shapes:
+        sources += [rng.integers(1, 6, k) for k in (n_source, *rng.integers(1, n_source + 1, n - 1))]
+        targets += [rng.integers(1, 5, k) for k in (n_target, *rng.integers(0, n_target + 1, n - 1))]
+    return Pairs(sources, targets, end_token=0)
+
+
+@pytest.mark.parametrize(
+    ("attention", "options"),
+    [
+        ("additive", {"micro_batch_size": 3}),
+        ("scaled_dot", {"frozen": ["Wy"], "ema": 0.9, "model": {"num_layers": 2, "dropout": 0.3}}),
+        ("dot", {"shards": 2, "model": {"bidirectional_encoder": False, "cell": "gru", "dtype": "float32"}}),
+        (None, {}),
+    ],
+)
+def test_pairs(device, attention, options):
+    own = {"seed": 0, "dtype": "float64", **options.pop("model", {})}
+    model = Seq2Seq(6, 5, 4, attention=attention, **own)
+    pair = trainers(device, model, Adam(0.01), shuffle=False, **options)
+    items = run_both(device, pair, pairs_of(np.random.default_rng(0)), batch_size=4, epochs=4, evaluate_every=1000)
+    assert device.counts.captures == 2
+    assert device.counts.replays >= len(items) // 2
+
+
+def test_pairs_of_own_datasets_are_checked_in_every_step(device):
+    """On the device, nobody would notice a target that is no class."""
+
+    class Own:
+        def __len__(self):
+            return 4
+
+        def n_batches(self, batch_size):
+            return 4
+
+        def batches(self, batch_size, rng=None, start=0):
+            for k in range(start, 4):
+                source = np.full((2, 3), 1 if k < 3 else 9)
+                yield PairBatch(source, None, source, source, None)
+
+    (ours, _) = trainers(device, Seq2Seq(6, 5, 4, seed=0), Adam(0.01))
+    with pytest.raises(ValueError, match=r"`source` must be in \[0, source_vocab_size\) = \[0, 6\)"):
+        list(ours.run(Own(), batch_size=2, epochs=1))
+    assert (ours.step, device.counts.captures) == (3, 1)
+
+
+@pytest.mark.parametrize("given", [{"n_terms": 100}, {"lengths": [3, 2]}])
+def test_own_batches_that_are_not_captured(device, given):
+    """A share of a larger batch, and lengths in a list."""
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((2, 2, 3)), rng.standard_normal((1, 2, 3))
+    there = device.to({"inputs": x, "targets": y})
+
+    class Own:
+        def __len__(self):
+            return 2
+
+        def n_batches(self, batch_size):
+            return 5
+
+        def batches(self, batch_size, rng=None, start=0):
+            return (Batch(**{"lengths": None, **there, **given}) for _ in range(start, 5))
+
+    pair = trainers(device, SequenceRegressor(2, 4, per_step=True, seed=0, dtype="float64"), SGD(0.1))
+    run_both(device, pair, Own(), batch_size=2, epochs=2, evaluate_every=1000)
+    assert device.counts.replays == 0
+
+
 class OwnLoss(CharModel):
     """It computes in Python."""
 
@@ -319,15 +396,15 @@ class OwnLoss(CharModel):
         return loss, dz * 2
 
 
-@pytest.mark.parametrize("why", ["dropout", "segments", "parts", "own", "host", "off"])
+@pytest.mark.parametrize("why", ["dropout", "own", "host", "off"])
 def test_steps_that_are_not_captured(device, why, monkeypatch):
-    corpus = corpus_of("lines" if why in ("segments", "parts") else "windows")  # with lengths
+    corpus = corpus_of("windows")
     model = char_model(corpus, dropout=0.2 if why == "dropout" else 0.0)
     if why == "dropout":
         from recording_engine import RecordingEngine
 
         monkeypatch.delattr(RecordingEngine, "kept")  # the host draws them
-    options = {"segments": {"segment_length": 3}, "parts": {"micro_batch_size": 3}}.get(why, {})
+    options = {}
     if why == "own":
         model.__class__ = OwnLoss
     if why == "off":
@@ -376,6 +453,24 @@ def test_a_capture_that_fails(device, monkeypatch):
     monkeypatch.setattr(device.steps, "capture", fails)
     with pytest.warns(RuntimeWarning, match="without a graph of the whole step: operation not permitted"):
         run_both(device, pair, corpus.train, batch_size=8, iterations=6)
+
+
+def test_the_check_with_a_gpu(device, monkeypatch):
+    """What `gpu.py` checks there holds here, and it can fail."""
+    folder = Path(__file__).parent.parent / "asv_benchmarks"
+    if not folder.exists():
+        pytest.skip("the benchmarks are not in an archive")
+    monkeypatch.syspath_prepend(folder)
+    gpu_steps = pytest.importorskip("gpu_steps")
+    monkeypatch.setattr(gpu_steps, "STEPS", 7)
+
+    def failures(name):
+        return gpu_steps.compare(device.xp, lambda a: np.array(a._array), gpu_steps.RUNS[name])
+
+    for name in ("characters", "weighted examples in shards and segments", "pairs in micro-batches"):
+        assert failures(name) == [], name
+    monkeypatch.setattr(device.steps, "around", lambda replay: None)
+    assert any("the replay of a step has other results" in one for one in failures("pairs"))
 
 
 @pytest.mark.parametrize("when", ["before", "after"])

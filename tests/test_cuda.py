@@ -31,7 +31,7 @@ from rnnx._core import arrays as ns
 from rnnx.cells import BUILT_IN
 from rnnx.engines.gpu import codegen, geometry, operation_kernels, persistent, sending
 from rnnx.engines.gpu.cublas import Blas
-from rnnx.engines.gpu.device import Matrix, Processor
+from rnnx.engines.gpu.device import Matrix, Processor, Stack
 from rnnx.engines.gpu.kernel import kernel_names, read
 from rnnx.engines.gpu.kernel import options as compiler_options
 from rnnx.engines.gpu.pass_key import PassKey
@@ -362,6 +362,18 @@ def test_gemm_passes_operands_in_the_right_order(ta, tb, beta, dtype, rng):
     np.testing.assert_allclose(c, expected, rtol=1e-5 if dtype == "float32" else 1e-13)
     outside[1:4, 2:6] = c
     np.testing.assert_array_equal(wide[2], outside)
+
+
+def test_stacks_of_products(rng):
+    """One call for all, whose matrices are at equal distances."""
+    library, (count, rows, columns, inner) = FakeBlas(), (3, 2, 4, 5)
+    a, b = rng.standard_normal((count, inner, rows)), rng.standard_normal((count, 7, columns))  # transposed; with gaps
+    c = np.zeros((count, rows, columns))
+    matrices = [Matrix(x.ctypes.data, *x.shape[1:], x.shape[2], x.dtype) for x in (a, b[:, :inner], c)]
+    stack = Stack(count, tuple(x.strides[0] // 8 for x in (a, b, c)))
+    Blas(library).gemm(matrices[0].T, matrices[1], matrices[2], 0, tf32=False, stack=stack)
+    np.testing.assert_allclose(c, a.swapaxes(1, 2) @ b[:, :inner], rtol=1e-13)
+    assert [name for name, _ in library.calls].count("gemm") == 1
 
 
 @pytest.mark.parametrize(

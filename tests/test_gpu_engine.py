@@ -796,6 +796,26 @@ def test_products_of_any_memory_order(stream, r, k, c, rng):
     np.testing.assert_array_equal(ENGINE.matmul(*whole), np.full((r, c), k), strict=True)
 
 
+@pytest.mark.parametrize("m", [1, 3])
+@pytest.mark.parametrize(("r", "k", "c"), [(3, 4, 5), (1, 4, 5), (3, 1, 5), (3, 4, 1)])
+def test_stacks_of_products_of_any_memory_order(stream, m, r, k, c, rng):
+    from emulated_engine import ENGINE
+
+    def orders(a):
+        wide = np.zeros((m, 2, *a.shape[1:]))
+        wide[:, 0] = a
+        every_second = np.repeat(a, 2, axis=2)[..., ::2]
+        reversed_axes = np.ascontiguousarray(a.transpose(2, 1, 0)).transpose(2, 1, 0)
+        return [a, np.ascontiguousarray(a.swapaxes(1, 2)).swapaxes(1, 2), wide[:, 0], every_second, reversed_axes]
+
+    a, b = rng.standard_normal((m, r, k)), rng.standard_normal((m, k, c))
+    for left, right in itertools.product(orders(a), orders(b)):
+        stream.log.clear()
+        np.testing.assert_allclose(ENGINE.matmul(left, right), a @ b, rtol=1e-12, atol=1e-14)
+        assert stream.log == ["gemm"]
+    assert ENGINE.matmul(a[:0], b[:0]).shape == (0, r, c)
+
+
 # --- code generation ----------------------------------------------------------------------------------------------
 
 

@@ -111,6 +111,8 @@ def assert_numbers(actual, expected):
     ("by", "options"),
     [
         ("lines", {}),
+        ("lines", {"segment_length": 3}),
+        ("lines", {"micro_batch_size": 5, "segment_length": 4, "model": {"dropout": 0.3}}),
         ("lines", {"optimizer": SGD(0.1), "clip_value": 0.05, "clip_norm": None}),
         ("windows", {"model": {"dropout": 0.3, "cell": "gru"}}),
         ("windows", {"segment_length": 4, "shuffle": False}),
@@ -396,11 +398,12 @@ def test_a_callback_that_reads_some_losses(device):
     assert device.fetched <= 4 + 2
 
 
-def test_other_models(device):
-    """Steps on examples and pairs do not fetch anything either."""
+@pytest.mark.parametrize("parts", [{}, {"micro_batch_size": 2}])
+def test_other_models(device, parts):
+    """Steps on examples and pairs do not fetch anything either, nor in parts."""
     rng = np.random.default_rng(0)
     inputs, lengths = rng.standard_normal((2, 12, 4)), rng.integers(1, 5, 12)
-    examples = Examples(inputs, rng.integers(0, 3, 12), lengths=lengths)
+    examples = Examples(inputs, rng.integers(0, 3, 12), lengths=lengths, weights=rng.random(12))
     numbers = Examples(inputs, rng.standard_normal((2, 12, 4)), lengths=lengths)
     pairs = Pairs(
         [rng.integers(1, 6, 1 + i % 4) for i in range(12)], [rng.integers(1, 5, 2 + i % 3) for i in range(12)], 0
@@ -411,8 +414,8 @@ def test_other_models(device):
         (SequenceRegressor(2, 5, 2, per_step=True, **options), numbers),
         (Seq2Seq(6, 5, 5, **options), pairs),
     ):
-        ours = Trainer(model, Adam(0.01))
-        theirs = Trainer(type(model)(**model.config, parameters=device.to(model.parameters)), Adam(0.01))
+        there = type(model)(**model.config, parameters=device.to(model.parameters))
+        ours, theirs = (Trainer(one, Adam(0.01), **parts) for one in (model, there))
         device.fetched = 0
         items = theirs.run(dataset, epochs=2, batch_size=5)
         steps = [next(items) for _ in range(3)]

@@ -25,7 +25,8 @@ from rnnx.models import CharModel, Seq2Seq, SequenceClassifier, SequenceRegresso
 from rnnx.optim import Adam
 from rnnx.training import Trainer, evaluate
 
-FORMATS = ["bfloat16", "int8"]
+FORMATS = ["bfloat16", "int8", "float32"]
+EXACT = ("bfloat16", "float32")  # the bits of float32 arithmetic with the same weights
 CLOSE = ENGINES_TOLERANCE["float32"]
 ALL = [*rnnx.CELLS.values(), *WIDE, *HEADS, MANY_HEADS, *MEANS]
 
@@ -37,6 +38,7 @@ def always(monkeypatch):
     """The compiled engine stores weights in a small format also where it is not faster."""
     caches = forward.ForwardPass, plans.ForwardPlan
     monkeypatch.setattr(forward, "_SMALLEST", -1)
+    monkeypatch.setattr(forward, "_LEAST_KEPT", -1)
     monkeypatch.setattr(forward, "_MOST_ROWS", 1 << 30)
 
     def clear():
@@ -121,7 +123,7 @@ def test_rounding_again_changes_nothing_and_only_weights_change(weights, cell, r
         np.testing.assert_array_equal(once[key], twice[key])
         assert once[key].dtype == np.float32
         assert not np.shares_memory(once[key], p)
-        assert np.array_equal(once[key], p) == (key not in matrices)
+        assert np.array_equal(once[key], p) == (key not in matrices or weights == "float32")
 
 
 @formats
@@ -142,14 +144,14 @@ def test_rows_of_zeros_and_tiny_weights(weights, always, rng):
 @formats
 @pytest.mark.parametrize("cell", ALL, ids=lambda cell: cell.name)
 def test_engines_agree_on_every_cell(weights, cell, always, rng):
-    """Also with lengths, for sequences and for streams. bfloat16 gives the bits of float32 with rounded weights."""
+    """Also with lengths, for sequences and for streams. Small or not, what is not scaled gives the bits of float32."""
     for m, lengths in ((1, None), (7, [4, 0, 2, 4, 1, 3, 4])):
         problem = random_problem(cell, rng, 5, 36, m, 4, lengths=lengths)
         rounded = rnnx.quantize(cell, problem.parameters, weights)
         actual, same = states_of(problem, rounded), states_of(problem, dict(rounded))
         for a, b, expected in zip(actual, same, states_of(problem, rounded, "reference"), strict=True):
             assert_close(a, expected, CLOSE)
-            assert weights != "bfloat16" or np.array_equal(a, b)
+            assert weights not in EXACT or np.array_equal(a, b)
     problem.lengths = None
     for a, expected in zip(steps_of(problem, rounded), steps_of(problem, rounded, "reference"), strict=True):
         assert_close(a, expected, CLOSE)
@@ -164,9 +166,10 @@ def test_any_shape(always, cell, weights, n_x, n_a, m):
     """Several blocks of terms, odd ones too."""
     problem = make_problem(rnnx.CELLS[cell], np.random.default_rng(n_a), n_x, n_a, m, 2, scale=0.05).astype("float32")
     rounded = rnnx.quantize(cell, problem.parameters, weights)
-    for a, b in zip(states_of(problem, rounded), states_of(problem, dict(rounded)), strict=True):
-        assert_close(a, b, CLOSE)
-        assert weights != "bfloat16" or np.array_equal(a, b)
+    # Together, because a state of one unit may be near zero, where long sums cancel.
+    a, b = (np.concatenate([s.ravel() for s in states_of(problem, p)]) for p in (rounded, dict(rounded)))
+    assert_close(a, b, CLOSE)
+    assert weights not in EXACT or np.array_equal(a, b)
 
 
 def test_int8_is_stored_as_int8(rng):
@@ -180,6 +183,7 @@ def test_int8_is_stored_as_int8(rng):
         sizes.append(rnnx.Stream("lstm", parameters)._stepper._workspace.nbytes)
     assert sizes[1] < 0.55 * sizes[0]
     assert sizes[2] < 0.32 * sizes[0]
+    assert sizes[3] == sizes[0]
 
 
 @formats
@@ -261,7 +265,7 @@ def test_sequences_pack_the_weights_once(weights, rng):
     assert rounded["bf"].flags.writeable
     expected = [states_of(problem, rounded) for problem in problems]
     for problem, states in zip(problems, expected, strict=True):
-        assert weights != "bfloat16" or np.array_equal(states[0], states_of(problem, dict(rounded))[0])
+        assert weights not in EXACT or np.array_equal(states[0], states_of(problem, dict(rounded))[0])
     overwrite(rounded)
     for problem, states in zip(problems[2:], expected[2:], strict=True):  # those with few rows
         for other in (rounded, *copies):
@@ -274,6 +278,16 @@ def test_sequences_pack_the_weights_once(weights, rng):
     del rounded, copies, other
     gc.collect()
     assert len(packed._kept) <= kept - 3
+
+
+def test_many_examples_and_few_keep_matrices_of_their_own(always, rng):
+    """Micro-kernels for many rows have other micro-panels."""
+    problems = [random_problem(rnnx.CELLS["lstm"], rng, 20, 70, m, 3) for m in (40, 2, 16)]
+    fixed = rnnx.quantize("lstm", problems[0].parameters, "float32")
+    for problem in (*problems, *problems):
+        for policy in PATHS.values():
+            with thread_policy.use_policy(policy):
+                np.testing.assert_array_equal(states_of(problem, fixed)[0], states_of(problem, dict(fixed))[0])
 
 
 def test_weights_that_may_change_are_packed_in_every_call(always, rng):
@@ -319,18 +333,18 @@ def test_errors(rng):
     def quantize(**changed):
         return rnnx.quantize("lstm", parameters | changed)
 
-    with pytest.raises(ValueError, match=r"^`weights` must be one of \['bfloat16', 'int8'\]; got 'int4'$"):
+    with pytest.raises(ValueError, match=r"^`weights` must be one of \['bfloat16', 'float32', 'int8'\]; got 'int4'$"):
         rnnx.quantize("lstm", parameters, "int4")
     with pytest.raises(TypeError, match=r"^`weights` must be one of"):
         rnnx.quantize("lstm", parameters, 8)
     with pytest.raises(ValueError, match=r"`Wi` must have shape"):
         quantize(Wi=np.ones((4, 6), np.float32))
-    with pytest.raises(TypeError, match=r"^`parameters` must be float32, to be rounded to int8; 'Wf' is float64$"):
+    with pytest.raises(TypeError, match=r"^`parameters` must be float32, to be stored as int8; 'Wf' is float64$"):
         rnnx.quantize("lstm", {key: p.astype("float64") for key, p in parameters.items()})
     with pytest.raises(ValueError, match=r"^`parameters` must be finite, to be rounded to int8; 'Wc' is not$"):
         quantize(Wc=parameters["Wc"] * np.float32(np.nan))
     torch = pytest.importorskip("torch")
-    with pytest.raises(TypeError, match=r"^`parameters` must be NumPy arrays, as only their engine has small formats"):
+    with pytest.raises(TypeError, match=r"^`parameters` must be NumPy arrays, as only their engine packs once"):
         rnnx.quantize("lstm", {key: torch.tensor(p) for key, p in parameters.items()})
 
 
@@ -370,7 +384,7 @@ def test_predictions_of_models(weights, model, arguments, always):
     actual, expected, exact = (m.predict(*arguments) for m in (quantized, plain, model))
     actual, expected, exact = (p[0] if isinstance(p, tuple) else p for p in (actual, expected, exact))
     assert_close(actual, expected, CLOSE)
-    assert not np.array_equal(actual, exact)
+    assert np.array_equal(actual, exact) == (weights == "float32")
     for other in (copy.deepcopy(quantized), pickle.loads(pickle.dumps(quantized))):
         predicted = other.predict(*arguments)
         np.testing.assert_array_equal(predicted[0] if isinstance(predicted, tuple) else predicted, actual)

@@ -8,8 +8,8 @@ import pytest
 from lab import make_trainer
 from problems import TOLERANCE, assert_close
 
-from rnnx.data import Examples, Pairs
-from rnnx.models import Seq2Seq, SequenceClassifier, SequenceRegressor
+from rnnx.data import Examples, PairBatch, Pairs
+from rnnx.models import Seq2Seq, SequenceClassifier, SequenceRegressor, Step
 from rnnx.optim import SGD, Adam, AdamW
 from rnnx.training import (
     MLflowLogger,
@@ -58,6 +58,88 @@ def test_pairs_in_parts_are_the_same_step():
         assert losses == pytest.approx(results[0][0], rel=1e-12)
         for name, p in results[0][1].items():
             assert_close(parameters[name], p, TOLERANCE["oracle"], name)
+
+
+def test_pairs_without_lengths(rng):
+    """They are as long as the batch, whole and in parts."""
+    source, target_in, target_out = rng.integers(0, 4, (3, 5, 3))
+    found = []
+    for lengths in (None, np.full(5, 3)):
+        model = Seq2Seq(4, 4, 3, seed=0, dtype="float64")
+        batch = PairBatch(source, lengths, target_in, target_out, lengths)
+        assert model.count(batch) == 15
+        assert isinstance(model.count(batch), int)
+        parts = [model.part(model.checked(batch), rows) for rows in (slice(0, 2), slice(2, 5))]
+        found.append((model.loss(batch), [model.count(part) for part in parts], sum(map(model.loss, parts))))
+    assert found[0][1] == found[1][1] == [6, 9]
+    assert found[0][2] == pytest.approx(found[0][0], rel=1e-12)
+    assert found[0][0] == pytest.approx(found[1][0], rel=1e-12)
+
+
+class OwnBatch:
+    """A batch of a model of the user's own, with or without what cutting needs."""
+
+    lengths = None
+
+    def __init__(self, x, size):
+        self.x = x
+        if size is not None:
+            self.size = size
+
+
+class OwnModel:
+    """The sum of squares of the differences between a number and those of a batch."""
+
+    def __init__(self):
+        self.parameters, self.xp, self.dtype = {"p": np.zeros(1)}, np, np.dtype("float64")
+
+    def check(self, name, dataset):
+        pass
+
+    def checked(self, batch):
+        return batch
+
+    def count(self, batch):
+        return len(batch.x)
+
+    def part(self, batch, rows):
+        return OwnBatch(batch.x[rows], len(batch.x[rows]))
+
+    def evaluate_step(self, batch, *, states=None):
+        return float(np.sum((self.parameters["p"] - batch.x) ** 2)), {}
+
+    def train_step(self, batch, *, states=None, masks=None, segment_length=None):
+        d = 2 * (self.parameters["p"] - batch.x)
+        return Step(self.evaluate_step(batch)[0], {"dp": np.sum(d, keepdims=True)}, {})
+
+
+class OwnData:
+    def __init__(self, sized):
+        self.sized = sized
+
+    def __len__(self):
+        return 5
+
+    def n_batches(self, batch_size):
+        return 1
+
+    def batches(self, batch_size, rng=None, start=0):
+        return iter([OwnBatch(np.arange(5.0), 5 if self.sized else None)][start:])
+
+
+def test_own_batches_are_cut_by_their_size():
+    found = []
+    for options in ({}, {"micro_batch_size": 2}, {"shards": 3}):
+        trainer = Trainer(OwnModel(), SGD(0.01), **options)
+        trainer.fit(OwnData(sized=True), epochs=3, batch_size=5)
+        found.append(trainer.model.parameters["p"])
+    assert found[0] > 0
+    for p in found[1:]:
+        assert_close(p, found[0], TOLERANCE["oracle"])
+    for name in ("micro_batch_size", "shards"):
+        trainer = Trainer(OwnModel(), SGD(0.01), **{name: 2})
+        with pytest.raises(TypeError, match=f"`{name}` needs batches with the attribute `size`, their number of examp"):
+            trainer.fit(OwnData(sized=False), epochs=1, batch_size=5)
 
 
 def test_a_text_in_parts_carries_its_states():

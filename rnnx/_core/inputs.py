@@ -102,10 +102,15 @@ def _axes_hint(name: str, shape: Shape, n: int, symbol: str) -> str:
 
 
 def check_valid_indices(name: str, array: Array, symbol: str, stop: int, lengths: Any = None) -> None:
-    """Raise unless all indices (m, T) within the lengths are in [0, stop). Values on a device are not checked."""
+    """Raise unless all indices (m, T) within the lengths are in [0, stop).
+
+    Values on a device are not checked, nor any if the lengths are there.
+    """
     if not ns.is_on_host(array) or not array.size or (array.min() >= 0 and array.max() < stop):
         return
     if lengths is not None:
+        if host_lengths(lengths) is None:
+            return
         xp, device = ns.common_namespace({name: array})
         array = array[valid_examples(xp, check_lengths(xp, device, lengths, *array.shape), array.shape[1])]
     check_indices(name, array, symbol, stop)

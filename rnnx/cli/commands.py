@@ -27,7 +27,7 @@ from rnnx.cli.options import shared_option
 from rnnx.compare.runner import PEERS
 from rnnx.compare.task import CELLS, DTYPES, OPTIMIZERS
 from rnnx.data import Corpus, Dataset, make_corpus
-from rnnx.functional.quantization import FORMATS
+from rnnx.functional.quantization import SMALL
 from rnnx.models import generation
 from rnnx.training import Checkpoint, Settings
 from rnnx.training import evaluate as mean_loss
@@ -50,7 +50,7 @@ from rnnx.training import evaluate as mean_loss
     help="End a text before this character, '\\n' for a newline; '' for none.",
 )
 @option("--seed", type=IntRange(0), help="Random seed. Same seed, same texts.")
-@option("--weights", type=Choice([*FORMATS]), help="Round the weights of recurrent layers: a large model is faster.")
+@option("--weights", type=Choice([*SMALL]), help="Round the weights of recurrent layers: a large model is faster.")
 @device_option
 def sample(run: str, start: str, number: int, max_length: int | None, greedy: bool, **options: Any) -> None:
     """Sample texts from a trained model.

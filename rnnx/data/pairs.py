@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -16,13 +17,14 @@ class PairBatch:
     Attributes
     ----------
     source : array of int, shape (m, T_x)
-    source_lengths : array of int, shape (m,)
+    source_lengths : array of int, shape (m,), or None
+        None if every source has T_x steps.
     target_in : array of int, shape (m, T_y)
         Decoder inputs: the end token, then the target.
     target_out : array of int, shape (m, T_y)
         Expected outputs: the target, then the end token.
-    target_lengths : array of int, shape (m,)
-        Including the end token.
+    target_lengths : array of int, shape (m,), or None
+        Including the end token; None if every target has T_y steps.
     n_terms : int or None
         As for `Batch`.
 
@@ -42,13 +44,13 @@ class PairBatch:
     ([[1, 2, 3, 0], [5, 0, 0, 0]], [4, 2])
     """
 
-    source: np.ndarray
-    source_lengths: np.ndarray
-    target_in: np.ndarray
-    target_out: np.ndarray
-    target_lengths: np.ndarray
+    source: Any
+    source_lengths: Any
+    target_in: Any
+    target_out: Any
+    target_lengths: Any
     continues: bool = False  # pairs are independent
-    n_terms: int | None = None
+    n_terms: Any = None
 
     @property
     def size(self) -> int:
@@ -56,8 +58,8 @@ class PairBatch:
         return int(self.source.shape[0])
 
     @property
-    def lengths(self) -> np.ndarray:
-        """The target lengths; their sum is the number of terms in the loss."""
+    def lengths(self) -> Any:
+        """The target lengths, or None; their sum is the number of terms in the loss."""
         return self.target_lengths
 
 

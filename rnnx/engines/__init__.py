@@ -154,6 +154,11 @@ def matmul(xp: Any, a: Array, b: Array, bias: Array | None = None) -> Array:
     return convert.outward(xp, engine.matmul(a, b, bias))
 
 
+def product(xp: Any, a: Array, b: Array) -> Array:
+    """Compute a @ b as `matmul` does, but in the dtype of the arrays; on a device also of stacks of matrices."""
+    return load(select(xp)).matmul(a, b)
+
+
 def operations(xp: Any, m: int = 1) -> Operations:
     """Return the operations of a training step for arrays of namespace `xp`; for empty ones if m = 0."""
     found: Operations = getattr(load(select(xp, m=m)), "operations", OPERATIONS)

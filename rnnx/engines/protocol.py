@@ -224,7 +224,10 @@ class Engine(Protocol):
         """Run the backward pass over all steps of a tape from this engine or from hand-built caches."""
 
     def matmul(self, a: Array, b: Array, bias: Array | None = None) -> Array:
-        """Return a @ b + bias for (r, k), (k, c) and (c,), as dense layers need it."""
+        """Return a @ b + bias for (r, k), (k, c) and (c,), as dense layers need it.
+
+        Engines for arrays on a device also multiply stacks of matrices, (m, r, k) and (m, k, c), as attention needs it.
+        """
 
     def stepper(self, call: Call) -> Stepper:
         """Return a stepper that starts at ``call.s0``; only the shape of ``call.x``, of one step, matters."""

@@ -17,7 +17,16 @@ from rnnx._core.arrays import Array
 from rnnx._core.checks import check_shape
 from rnnx._core.underflow import ignore_underflow
 from rnnx.functional.attention_base import AttentionCache as AttentionCache
-from rnnx.functional.attention_base import attend, attend_backward, outer_sum, prepare, project_keys, public, times
+from rnnx.functional.attention_base import (
+    attend,
+    attend_backward,
+    outer_sum,
+    prepare,
+    product,
+    project_keys,
+    public,
+    times,
+)
 
 Gradients = dict[str, Array]
 
@@ -228,8 +237,8 @@ def dot_product_attention_backward(dcontext: Array, cache: AttentionCache, dweig
     cache, dscores, dvalues = attend_backward("dot_product", dcontext, cache, dweights)
     xp, dscores = cache.xp, dscores * cache.scale
     return {
-        "dqueries": public(xp, dscores @ cache.keys),
-        "dkeys": public(xp, xp.matrix_transpose(dscores) @ cache.queries),
+        "dqueries": public(xp, product(xp, dscores, cache.keys)),
+        "dkeys": public(xp, product(xp, xp.matrix_transpose(dscores), cache.queries)),
         "dvalues": dvalues,
     }
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from rnnx import engines
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx._core.checks import check_keys, check_lengths, check_shape, flag
@@ -57,7 +58,7 @@ def attend(cache: AttentionCache, projected_keys: Array | None = None) -> tuple[
     """
     xp, p, h = cache.xp, cache.parameters, None
     if projected_keys is None:
-        scores = (cache.queries * cache.scale) @ xp.matrix_transpose(cache.keys)
+        scores = product(xp, cache.queries * cache.scale, xp.matrix_transpose(cache.keys))
     else:
         projected = times(xp, cache.queries, xp.matrix_transpose(p["Wq"]))
         if "ba" in p:
@@ -65,7 +66,7 @@ def attend(cache: AttentionCache, projected_keys: Array | None = None) -> tuple[
         h = xp.tanh(xp.expand_dims(projected, axis=2) + xp.expand_dims(projected_keys, axis=1))
         scores = xp.reshape(times(xp, h, p["va"]), h.shape[:3])
     weights = _masked_softmax(xp, scores, cache.valid)
-    return public(xp, weights @ cache.values), replace(cache, weights=weights, tanh=h)
+    return public(xp, product(xp, weights, cache.values)), replace(cache, weights=weights, tanh=h)
 
 
 @ignore_underflow
@@ -86,12 +87,12 @@ def attend_backward(
     xp, dtype = cache.xp, ns.floating_dtype(cache.xp, {"cache": cache.weights}, given)
     cache = cache.astype(dtype)
     dcontext = ns.astype(xp, xp.permute_dims(dcontext, (1, 2, 0)), dtype)
-    total = dcontext @ xp.matrix_transpose(cache.values)
+    total = product(xp, dcontext, xp.matrix_transpose(cache.values))
     if dweights is not None:
         total = total + ns.astype(xp, dweights, dtype)
     # Masked positions have zero weight, so their gradients are zero without a mask.
     dscores = cache.weights * (total - xp.sum(cache.weights * total, axis=2, keepdims=True))
-    return cache, dscores, public(xp, xp.matrix_transpose(cache.weights) @ dcontext)
+    return cache, dscores, public(xp, product(xp, xp.matrix_transpose(cache.weights), dcontext))
 
 
 def _masked_softmax(xp: Any, scores: Array, valid: Array | None) -> Array:
@@ -113,16 +114,22 @@ def public(xp: Any, a: Array) -> Array:
     return xp.permute_dims(a, (2, 0, 1))
 
 
+def product(xp: Any, a: Array, b: Array) -> Array:
+    """Compute a @ b; on a device by its engine, whose products may be captured, unlike those of the library."""
+    return a @ b if ns.is_on_host(a) else engines.product(xp, a, b)
+
+
 def times(xp: Any, a: Array, b: Array) -> Array:
     """Multiply (..., n) by (n, k) in one matrix product."""
-    rows = xp.reshape(a, (math.prod(a.shape[:-1]), a.shape[-1])) @ b
+    rows = product(xp, xp.reshape(a, (math.prod(a.shape[:-1]), a.shape[-1])), b)
     return xp.reshape(rows, (*a.shape[:-1], b.shape[1]))
 
 
 def outer_sum(xp: Any, a: Array, b: Array) -> Array:
     """Sum a b^T over all leading axes: (..., n) and (..., k) give (n, k)."""
     rows = math.prod(a.shape[:-1])
-    return xp.matrix_transpose(xp.reshape(a, (rows, a.shape[-1]))) @ xp.reshape(b, (rows, b.shape[-1]))
+    left, right = xp.reshape(a, (rows, a.shape[-1])), xp.reshape(b, (rows, b.shape[-1]))
+    return product(xp, xp.matrix_transpose(left), right)
 
 
 def prepare(

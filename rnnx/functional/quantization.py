@@ -1,4 +1,4 @@
-"""Weights rounded to small formats, for inference."""
+"""Weights for inference alone: rounded to small formats, and packed once."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -72,12 +72,13 @@ def marked(parameters: dict[str, Array], like: Mapping[str, Array]) -> dict[str,
 
 
 def quantize(cell: Cell | str, parameters: Mapping[str, Array], weights: str = "int8") -> QuantizedParameters:
-    """Round the recurrent and input weights of a cell to a small format, for inference.
+    """Fix the recurrent and input weights of a cell for inference, rounded to a small format unless it is float32.
 
-    The results are float32 arrays like the parameters, and arithmetic with them is in float32. The `cpu` engine stores
-    them in the small format while it runs, so that it reads less memory: `rnnx.Stream` and, with ``keep_caches=False``,
-    `recurrent_forward`, `lstm_forward` and their like are faster with large weights and few examples. Biases, vectors
-    of parameters and the output layer stay as they are. Of a model, use `Model.quantized`.
+    The results are float32 arrays like the parameters, and arithmetic with them is in float32. As they are read-only,
+    the `cpu` engine packs them in the first call only, and it stores them in the small format, so that it reads less
+    memory. With ``keep_caches=False``, `recurrent_forward`, `lstm_forward` and their like are faster then if the
+    weights are large for the number of examples and steps. Streams always pack once, and gain by small formats. Biases,
+    vectors of parameters and the output layer stay as they are. Of a model, use `Model.quantized`.
 
     Parameters
     ----------
@@ -85,15 +86,15 @@ def quantize(cell: Cell | str, parameters: Mapping[str, Array], weights: str = "
         Your own cell, or the name of one in ``rnnx.CELLS``.
     parameters : dict of str to array
         NumPy arrays of float32, as in `recurrent_forward`.
-    weights : {"int8", "bfloat16"}
-        "bfloat16": numbers with 8 significant bits, rounded to nearest. "int8": integers from -127 to 127 times one
-        scale per row of the recurrent and of the input weights, 1/127 of its largest magnitude, rounded up to 17
-        significant bits.
+    weights : {"int8", "bfloat16", "float32"}
+        "float32": the weights as they are, for results with the same bits. "bfloat16": numbers with 8 significant bits,
+        rounded to nearest. "int8": integers from -127 to 127 times one scale per row of the recurrent and of the input
+        weights, 1/127 of its largest magnitude, rounded up to 17 significant bits.
 
     Returns
     -------
     QuantizedParameters
-        A dict with copies of all parameters, of which the rounded ones are read-only.
+        A dict with copies of all parameters, of which the weights are read-only.
 
     Raises
     ------
@@ -118,9 +119,9 @@ def quantize(cell: Cell | str, parameters: Mapping[str, Array], weights: str = "
     _, n_a = check_parameters(cell, parameters)
     for key, array in parameters.items():
         if not ns.is_on_host(array):
-            raise TypeError(f"`parameters` must be NumPy arrays, as only their engine has small formats; got {key!r}")
+            raise TypeError(f"`parameters` must be NumPy arrays, as only their engine packs once; got {key!r}")
         if array.dtype != np.float32:
-            raise TypeError(f"`parameters` must be float32, to be rounded to {weights}; {key!r} is {array.dtype}")
+            raise TypeError(f"`parameters` must be float32, to be stored as {weights}; {key!r} is {array.dtype}")
     found = {key: np.array(array) for key, array in parameters.items()}
     for gate in cell.gates:
         for key in gate.weights if weights == "int8" else ():
@@ -155,4 +156,5 @@ def int8_scales(w: np.ndarray) -> np.ndarray:
     return np.maximum((bits + 0x7F & ~np.uint32(0x7F)).view(np.float32), np.finfo(np.float32).tiny)
 
 
-FORMATS: dict[str, Callable[[np.ndarray], np.ndarray]] = {"bfloat16": _bfloat16, "int8": _int8}
+SMALL: dict[str, Callable[[np.ndarray], np.ndarray]] = {"bfloat16": _bfloat16, "int8": _int8}
+FORMATS: dict[str, Callable[[np.ndarray], np.ndarray]] = {**SMALL, "float32": np.array}

@@ -14,7 +14,7 @@ from rnnx import engines
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx._core.checks import check_indices, check_lengths, check_shape
-from rnnx._core.inputs import bools_to_integers, check_weights, weights_of_steps
+from rnnx._core.inputs import bools_to_integers, check_weights, host_lengths, weights_of_steps
 from rnnx._core.layout import valid_examples
 from rnnx._core.underflow import ignore_underflow
 from rnnx._core.words import shown
@@ -234,7 +234,8 @@ class Loss:
             return
         bad = (targets < self.least) | (targets > self.most)
         if lengths is not None and targets.ndim == 3:
-            bad &= np.arange(targets.shape[-1]) < np.asarray(lengths)[:, None]
+            ends = host_lengths(lengths)
+            bad &= False if ends is None else np.arange(targets.shape[-1]) < ends[:, None]
         if bad.any():
             place = tuple(np.argwhere(bad)[0].tolist())
             allowed = f"at least {self.least:g}" if self.most == np.inf else f"from {self.least:g} to {self.most:g}"

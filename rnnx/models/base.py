@@ -138,7 +138,8 @@ class Model(Parameterized, ABC):
     def part(self, batch: Any, rows: slice) -> Any:
         """Return some examples of a checked batch, cut to the longest of them.
 
-        The loss of a part is its share of the loss of the batch, so that the losses of all parts add up to it.
+        The loss of a part is its share of the loss of the batch, so that the losses of all parts add up to it. A model
+        of your own that defines it needs batches with the attribute `size`, their number of examples.
         """
         del batch, rows
         raise TypeError(f"{type(self).__name__} cannot cut batches: it has no method `part`")

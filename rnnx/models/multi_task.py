@@ -190,7 +190,7 @@ class MultiTaskModel(StackModel):
     def checked(self, batch: Any) -> Batch:
         """Check a batch; see `Model.checked`."""
         check_attributes(self, batch, "MultiTaskExamples", ("inputs", "targets", "lengths"))
-        inputs, extra, continues = self._checked_batch(batch)
+        inputs, lengths, extra, continues = self._checked_batch(batch)
         m, n_steps = inputs.shape[-2:]
         check_names("targets", batch.targets, self.heads)
         targets = {
@@ -201,9 +201,11 @@ class MultiTaskModel(StackModel):
         of_each = given if isinstance(given, dict) else dict.fromkeys(self.heads, given)
         if unknown := [name for name in of_each if name not in self.heads]:
             raise ValueError(f"`weights` has no head {unknown[0]!r}{nearest(str(unknown[0]), self.heads)}")
-        weights = {name: self.readouts[name].objective.checked_weights(w, m, n_steps) for name, w in of_each.items()}
+        weights = {
+            name: self.readouts[name].objective.checked_weights(self, w, m, n_steps) for name, w in of_each.items()
+        }
         n_terms = getattr(batch, "n_terms", None)
-        return Batch(inputs, targets, batch.lengths, continues, extra or None, weights, n_terms)
+        return Batch(inputs, targets, lengths, continues, extra or None, weights, n_terms)
 
     def _part_of_targets(self, batch: Batch, rows: slice, steps: slice) -> dict[str, Any]:
         parts = {name: one.objective.part(_of_head(batch, name), rows, steps) for name, one in self.readouts.items()}

@@ -13,6 +13,7 @@ from rnnx._core.words import shown
 from rnnx.cells.vocabulary import Ops
 from rnnx.data import Batch
 from rnnx.losses import LOSSES, Loss, as_loss
+from rnnx.models.cutting import fetched, in_share, number_of_steps, total_weight
 from rnnx.models.units import Unit, in_raw_units
 
 
@@ -49,18 +50,26 @@ class Objective:
         self.loss.check_targets(name, array, lengths=lengths)
         return array
 
-    def checked_weights(self, weights: Any, m: int, n_steps: int) -> Array | None:
-        """Return the weights of a batch as an array, after checking them."""
-        return None if weights is None else check_weights(weights, m, n_steps if self.sizes.per_step else None)
+    def checked_weights(self, model: Any, weights: Any, m: int, n_steps: int) -> Array | None:
+        """Return the weights of a batch as an array where the parameters are, after checking them."""
+        if weights is None:
+            return None
+        checked = check_weights(weights, m, n_steps if self.sizes.per_step else None)
+        on_host = ns.is_on_host(next(iter(model.parameters.values())))
+        return checked if on_host else model.array(checked, "weights")
 
     def count(self, batch: Any) -> float:
         """Return the number of steps or examples that the loss averages, or the sum of their weights."""
-        per_step = self.sizes.per_step
-        if getattr(batch, "weights", None) is not None:
-            return total_weight(batch, per_step)
-        if per_step and batch.lengths is not None:
-            return int(np.sum(batch.lengths))
+        return fetched(self.terms(batch))
+
+    def terms(self, batch: Any) -> Any:
+        """Return `count` without waiting for a device: of lengths or weights there, an array of shape ()."""
+        weights, per_step = getattr(batch, "weights", None), self.sizes.per_step
+        if weights is None and per_step and batch.lengths is not None:
+            return number_of_steps(batch.lengths)
         m, n_steps = batch.inputs.shape[-2:]
+        if weights is not None:
+            return total_weight(weights, batch.lengths, n_steps if per_step else None)
         return int(m * n_steps if per_step else m)
 
     def part(self, batch: Batch, rows: slice, steps: slice) -> dict[str, Any]:
@@ -68,31 +77,26 @@ class Objective:
 
         An example with one target has it where its last step is.
         """
-        n_terms = self.count(batch) if batch.n_terms is None else batch.n_terms
+        n_terms = self.terms(batch) if batch.n_terms is None else batch.n_terms
         targets, weights = batch.targets, None if batch.weights is None else batch.weights[rows, ...]
         targets = targets[rows, ...] if self.sizes.classes else targets[:, rows, ...]
         if self.sizes.per_step:
             targets = targets[..., steps]
             weights = weights[:, steps] if weights is not None and weights.ndim == 2 else weights
             return {"targets": targets, "weights": weights, "n_terms": n_terms}
-        m, n_steps = batch.inputs.shape[-2:]
-        last = np.full(m, n_steps) if batch.lengths is None else np.maximum(np.asarray(batch.lengths), 1)
-        ends = (last > steps.start) & (last <= steps.stop)
-        if not ends[rows].all():
-            weights = _weights_of(ends[rows], weights)
+        weights = _weights_of_ends(batch, rows, steps, weights)
         return {"targets": targets, "weights": weights, "n_terms": n_terms}
 
     def compare(self, model: Any, z: Array, batch: Batch) -> tuple[Any, Array]:
         """Return the loss of outputs for a checked batch, and its gradient; of a part, its share of both."""
         if batch.n_terms is None:
             return self._compare(model, z, batch)
-        n_terms = self.count(batch)
-        if not n_terms:
+        terms = self.terms(batch)
+        if isinstance(terms, int | float) and not terms:
             zeros = model.xp.zeros_like(z)
             return ns.number(model.xp.sum(zeros)), zeros
         loss, dz = self._compare(model, z, batch)
-        share = n_terms / batch.n_terms
-        return loss * share, dz * share
+        return in_share(loss, dz, terms, batch.n_terms)
 
     def _compare(self, model: Any, z: Array, batch: Batch) -> tuple[Any, Array]:
         weights, ends = batch.weights, model.ends(batch) if self.sizes.per_step else None
@@ -135,26 +139,22 @@ class Objective:
         return found if self.unit is None else {k: in_raw_units(k, v, *unit) for k, v in found.items()}
 
 
-def total_weight(batch: Any, per_step: bool) -> float:
-    """Return the sum of the weights of a batch, of examples or of steps within the lengths."""
-    weights, lengths = batch.weights, batch.lengths
-    weights = np.asarray(weights) if isinstance(weights, list | tuple | np.ndarray) else ns.to_host(weights)
-    if not per_step:
-        return float(np.sum(weights))
-    n_steps = batch.inputs.shape[-1]
-    if weights.ndim == 1:
-        return float(np.sum(weights * (n_steps if lengths is None else np.asarray(lengths))))
-    if lengths is not None:
-        weights = weights * (np.arange(n_steps) < np.asarray(lengths)[:, None])
-    return float(np.sum(weights))
+def _weights_of_ends(batch: Batch, rows: slice, steps: slice, weights: Array | None) -> Array | None:
+    """Return the weights (m,) of some examples with one target each, but zero for those that end in no step of these.
 
-
-def _weights_of(chosen: np.ndarray, weights: Array | None) -> Array:
-    """Return the weights (m,) of the chosen examples, by default 1, and zeros for the others."""
-    if weights is None:
-        return chosen * 1.0
-    xp = ns.namespace(weights)
-    return xp.where(xp.asarray(chosen, device=ns.device(weights)), weights, xp.zeros_like(weights))
+    `weights` are theirs in the whole batch; None means that all are 1.
+    """
+    (m, n_steps), lengths = batch.inputs.shape[-2:], batch.lengths
+    if steps.start == 0 and steps.stop >= n_steps:
+        return weights
+    if lengths is None:
+        return weights if steps.stop >= n_steps else np.zeros(len(range(m)[rows]))
+    xp = ns.namespace(lengths)
+    last = xp.maximum(lengths, xp.ones_like(lengths))[rows]
+    ends = (last > steps.start) & (last <= steps.stop)
+    if ns.is_on_host(ends) and ends.all():
+        return weights
+    return ns.astype(xp, ends, xp.float64) if weights is None else xp.where(ends, weights, xp.zeros_like(weights))
 
 
 def checked_classes(classes: Any, n: int) -> list[Any]:

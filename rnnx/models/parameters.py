@@ -67,14 +67,15 @@ class Parameterized(Portable, Layer):
         ns.floating_dtype(xp, parameters, {})
 
     def quantized(self, weights: str = "int8") -> Self:
-        """Return a copy of the model for inference, with the weights of its recurrent layers rounded.
+        """Return a copy of the model for inference, with the weights of its recurrent layers rounded, or just fixed.
 
-        Predictions, evaluation, streams and samples of it read less memory; see `rnnx.quantize`. Dense layers and
-        attention stay as they are. A checkpoint of it holds the rounded weights as float32.
+        Predictions, evaluation, streams and samples of it read less memory, and pack the weights once for all calls;
+        see `rnnx.quantize`. Dense layers and attention stay as they are. A checkpoint of it holds the weights as
+        float32.
 
         Parameters
         ----------
-        weights : {"int8", "bfloat16"}
+        weights : {"int8", "bfloat16", "float32"}
 
         Raises
         ------

@@ -1,10 +1,9 @@
 """Sequence to sequence. Dimensions: n features, m examples, T_x source steps, T_y target steps."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any, Unpack
-
-import numpy as np
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
@@ -14,6 +13,7 @@ from rnnx.cells import Cell
 from rnnx.data import PairBatch, pad
 from rnnx.functional.heads import checked_dense_backward, cross_entropy
 from rnnx.models.base import Initialization, Model, Ready, check_attributes
+from rnnx.models.cutting import fetched, in_share, number_of_steps, steps_of_part
 from rnnx.models.decoding import MAX_LENGTH, Prediction, decode, joined
 from rnnx.models.encoder_decoder import EncoderDecoder, Seq2SeqCache
 from rnnx.models.layers import Dense, Parameters, States, check_widths, chosen_cell
@@ -21,6 +21,8 @@ from rnnx.models.masks import Masks
 from rnnx.models.passes import batch_slices
 from rnnx.models.regularization import Zoneout
 from rnnx.models.states import check_cotangents
+
+_OF_BATCH = [field.name for field in fields(PairBatch)][:5]
 
 
 class Seq2Seq(Model):
@@ -198,22 +200,33 @@ class Seq2Seq(Model):
 
     def checked(self, batch: Any) -> PairBatch:
         """Check a batch; see `Model.checked`."""
-        names = [field.name for field in fields(PairBatch)][:5]
-        check_attributes(self, batch, "Pairs", names)
-        _, source_lengths, _, target_out, lengths = (getattr(batch, name) for name in names)
+        check_attributes(self, batch, "Pairs", _OF_BATCH)
+        _, source_lengths, _, target_out, lengths = (getattr(batch, name) for name in _OF_BATCH)
         n_terms = getattr(batch, "n_terms", None)
         source, target_in = self._checked_indices(batch.source, source_lengths, batch.target_in, lengths)
         target_out = check_index_rows("target_out", target_out, "target_vocab_size", self.target_vocab_size, lengths)
         check_shape("target_out", target_out, "(m, T_y)", tuple(target_in.shape))
-        return PairBatch(source, source_lengths, target_in, target_out, lengths, n_terms=n_terms)
+        ends = self.ends(source_lengths), self.ends(lengths)  # where the parameters are
+        return PairBatch(source, ends[0], target_in, target_out, ends[1], n_terms=n_terms)
 
     def part(self, batch: PairBatch, rows: slice) -> PairBatch:
         """Return some pairs of a checked batch; see `Model.part`."""
-        source, target = (np.asarray(lengths)[rows] for lengths in (batch.source_lengths, batch.target_lengths))
-        x, y = (slice(0, max(int(lengths.max(initial=1)), 1)) for lengths in (source, target))
-        n_terms = int(np.sum(batch.lengths)) if batch.n_terms is None else batch.n_terms
+        source, target = (None if n is None else n[rows] for n in (batch.source_lengths, batch.target_lengths))
+        x, y = steps_of_part(source, batch.source.shape[1]), steps_of_part(target, batch.target_in.shape[1])
+        n_terms = self._terms(batch) if batch.n_terms is None else batch.n_terms
         arrays = batch.source[rows, x], source, batch.target_in[rows, y], batch.target_out[rows, y], target
         return PairBatch(*arrays, n_terms=n_terms)
+
+    def count(self, batch: Any) -> float:
+        """Return the number of target steps within the lengths, which the loss averages."""
+        check_attributes(self, batch, "Pairs", _OF_BATCH)
+        return fetched(self._terms(batch))
+
+    def _terms(self, batch: Any) -> Any:
+        """Return `count` without waiting for a device: of lengths there, an array of shape ()."""
+        if batch.target_lengths is None:
+            return math.prod(batch.target_in.shape)
+        return number_of_steps(batch.target_lengths)
 
     def run(
         self, batch: PairBatch, states: States | None, masks: Masks | None, keep_caches: bool
@@ -230,8 +243,7 @@ class Seq2Seq(Model):
         loss, dz = cross_entropy(self.xp, z, targets, self.ends(batch.target_lengths))
         if batch.n_terms is None:
             return ns.number(loss), dz
-        share = self.count(batch) / (batch.n_terms or 1)
-        return ns.number(loss) * share, dz * share
+        return in_share(ns.number(loss), dz, self._terms(batch), batch.n_terms)
 
     def ends(self, lengths: Any) -> Array | None:
         """Return lengths as an array."""

@@ -222,12 +222,12 @@ class SequenceModel(StackModel):
     def checked(self, batch: Any) -> Batch:
         """Check a batch; see `Model.checked`."""
         check_attributes(self, batch, "Examples" if self._input_name == "input_size" else "Lines", _ATTRIBUTES)
-        inputs, extra, continues = self._checked_batch(batch)
+        inputs, lengths, extra, continues = self._checked_batch(batch)
         m, n_steps = inputs.shape[-2:]
         targets = self.objective.checked_targets("targets", batch.targets, m, n_steps, batch.lengths)
-        weights = self.objective.checked_weights(getattr(batch, "weights", None), m, n_steps)
+        weights = self.objective.checked_weights(self, getattr(batch, "weights", None), m, n_steps)
         n_terms = getattr(batch, "n_terms", None)
-        return Batch(inputs, targets, batch.lengths, continues, extra or None, weights, n_terms)
+        return Batch(inputs, targets, lengths, continues, extra or None, weights, n_terms)
 
     def _part_of_targets(self, batch: Batch, rows: slice, steps: slice) -> dict[str, Any]:
         return self.objective.part(batch, rows, steps)

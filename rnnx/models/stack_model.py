@@ -13,6 +13,7 @@ from rnnx._core.inputs import Sizes, check_finite, check_inputs, host_lengths, r
 from rnnx.cells import Cell
 from rnnx.data import Batch, Scaler
 from rnnx.models.base import Initialization, Model, Ready
+from rnnx.models.cutting import lengths_within, steps_of_part
 from rnnx.models.extra import check_extra
 from rnnx.models.heads import Readout
 from rnnx.models.layers import States, check_widths, chosen_cell
@@ -86,16 +87,25 @@ class StackModel(Model):
             extra = {name: real_array(f"extra[{name!r}]", values)[1] for name, values in extra.items()}
         return check_extra(self.stack.cell, self.stack.widths, extra, *inputs.shape[-2:])
 
-    def _checked_batch(self, batch: Any) -> tuple[Array, dict[str, Array], bool]:
-        """Check the inputs of a batch and its lengths; return inputs, inputs besides x, and whether it continues."""
-        inputs = check_inputs("inputs", batch.inputs, self._sizes, batch.lengths)
+    def _checked_batch(self, batch: Any) -> tuple[Array, Array | None, dict[str, Array], bool]:
+        """Check the inputs of a batch and its lengths.
+
+        Return inputs, lengths, inputs besides x, and whether it continues. The lengths are where the parameters are, so
+        that a step is the same whether it is captured on a device or not; None if all examples are known to have all
+        steps.
+        """
+        inputs, lengths = check_inputs("inputs", batch.inputs, self._sizes, batch.lengths), None
         if batch.lengths is not None:
-            check_lengths(self.xp, self.device, batch.lengths, *inputs.shape[-2:])
+            m, n_steps = inputs.shape[-2:]
+            lengths = check_lengths(self.xp, self.device, batch.lengths, m, n_steps)
+            known = host_lengths(batch.lengths)
+            if known is not None and m and (known == n_steps).all():
+                lengths = None
         extra = self._checked_extra(getattr(batch, "extra", None), inputs)
         continues = getattr(batch, "continues", False)
         if continues and self.stack.bidirectional:
             raise ValueError("a bidirectional model cannot read streams, whose batches continue each other")
-        return inputs, extra, continues
+        return inputs, lengths, extra, continues
 
     def extra_arrays(self, extra: Mapping[str, Array] | None) -> dict[str, Array]:
         """Convert the inputs besides x to the library and dtype of the parameters."""
@@ -172,13 +182,9 @@ class StackModel(Model):
 
     def part(self, batch: Batch, rows: slice, steps: slice | None = None) -> Batch:
         """Return some examples of a checked batch, or some of their steps; see `Model.part`."""
-        lengths, n_steps = batch.lengths, batch.inputs.shape[-1]
-        if lengths is not None:
-            lengths = np.asarray(lengths)[rows]
-        if steps is None:
-            steps = slice(0, n_steps if lengths is None else max(int(lengths.max(initial=1)), 1))
-        if lengths is not None:
-            lengths = np.clip(lengths - steps.start, 0, steps.stop - steps.start)
+        lengths = None if batch.lengths is None else batch.lengths[rows]
+        steps = steps_of_part(lengths, batch.inputs.shape[-1]) if steps is None else steps
+        lengths = None if lengths is None else lengths_within(lengths, steps)
         extra = None if batch.extra is None else {k: a[..., rows, steps] for k, a in batch.extra.items()}
         given = self._part_of_targets(batch, rows, steps)
         return Batch(batch.inputs[..., rows, steps], lengths=lengths, continues=batch.continues, extra=extra, **given)

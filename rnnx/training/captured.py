@@ -15,9 +15,10 @@ import numpy as np
 from rnnx import engines
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
+from rnnx.data import PairBatch
 from rnnx.data.batches import Batch, LateBatch
 from rnnx.engines.protocol import StepCapture
-from rnnx.models import Masks
+from rnnx.models import Masks, Seq2Seq
 from rnnx.models.stack_model import StackModel
 from rnnx.optim import Joined, learning_rate_at
 from rnnx.training.precision import outcome
@@ -28,6 +29,7 @@ from rnnx.training.variants import average_numbers, averaged
 MOST = 16  # captured steps of a run
 MOST_MASKS = 64  # of a step
 _OF_BATCH = "inputs", "targets", "extra", "weights"
+_OF_PAIRS = "source", "source_lengths", "target_in", "target_out", "target_lengths"
 _ERRORS = (RuntimeError, NotImplementedError)  # of a library, if a step needs the host
 
 
@@ -61,7 +63,7 @@ class CapturedStep:
 
     replay: Callable[[], None]
 
-    def __init__(self, run: Any, memory: Memory, batch: Batch, capture: StepCapture) -> None:
+    def __init__(self, run: Any, memory: Memory, batch: Any, capture: StepCapture) -> None:
         self.run, self._memory, self._capture, self._carried = run, memory, capture, batch.continues
         xp, first = run.model.xp, memory.moments[0]
         keywords = {"dtype": first.dtype, "device": ns.device(first)}
@@ -69,18 +71,23 @@ class CapturedStep:
         self._slots = {
             name: xp.zeros(a.shape, dtype=_dtype(xp, a), device=ns.device(first)) for name, a in _arrays(batch).items()
         }
-        sizes = {name: n for one in run.model.stack.directions for name, n in one.state_sizes.items()}
-        m = next(iter(self._slots.values())).shape[-1 if self._gather else -2]
-        self.states = {name: xp.zeros((n, m), **keywords) for name, n in sizes.items()}
+        self._pairs = isinstance(batch, PairBatch)
+        self.states: dict[str, Array] = {}
+        if isinstance(run.model, StackModel):
+            m = next(iter(self._slots.values())).shape[-1 if self._gather else -2]
+            sizes = {name: n for one in run.model.stack.directions for name, n in one.state_sizes.items()}
+            self.states = {name: xp.zeros((n, m), **keywords) for name, n in sizes.items()}
         self.results = xp.zeros((3,), **keywords)
         self._masks = LateMasks((0,), slots=xp.zeros((MOST_MASKS, 2), dtype=xp.int64, device=ns.device(first)))
         self._names = [*run.optimizer.numbers(1.0, 1)]
         n_numbers = len(self._names) + (1 if run.ema is None else 3)
         self._numbers = xp.zeros((n_numbers,), dtype=xp.float64, device=ns.device(first))
 
-    def load(self, batch: Batch, number: int) -> None:
+    def load(self, batch: Any, number: int) -> None:
         """Copy what differs from step to step: the batch, carried states, keys of masks, and numbers of the update."""
         run = self.run
+        if self._pairs:
+            batch = run.model.checked(batch)  # those of the user's own datasets were not
         for target, value in zip(self._slots.values(), _arrays(batch).values(), strict=True):
             if isinstance(value, np.ndarray):
                 self._capture.write(target, np.ascontiguousarray(value, _dtype(np, value)))
@@ -97,9 +104,12 @@ class CapturedStep:
         average = {} if run.ema is None else average_numbers(run.ema, number)
         self._capture.write(self._numbers, np.array([*values.values(), number, *average.values()], np.float64))
 
-    def _batch(self) -> Batch:
+    def _batch(self) -> Batch | PairBatch:
         """Return the batch, gathered here if its dataset is on the device."""
-        arrays = dict(self._slots)
+        arrays: dict[str, Any] = dict(self._slots)
+        if self._pairs:
+            given: Any = {name: arrays.get(name) for name in _OF_PAIRS}
+            return PairBatch(**given)
         if self._gather:
             arrays["inputs"], arrays["targets"] = self._gather.build(arrays.pop("rows"))
         parts: dict[str, Any] = dict.fromkeys(_OF_BATCH)
@@ -194,12 +204,12 @@ class CapturedSteps:
 
 def _key(run: Any, batch: Any) -> Hashable:
     """Return what a captured step depends on; None if the step cannot be captured."""
-    known = isinstance(run.model, StackModel) and type(run.model).__module__.startswith("rnnx.")
-    there = type(batch) is LateBatch or (type(batch) is Batch and not ns.is_on_host(batch.inputs))
-    if not known or not there or not run.in_place or run.group.size > 1:
+    known = isinstance(run.model, StackModel | Seq2Seq) and type(run.model).__module__.startswith("rnnx.")
+    there = type(batch) in (LateBatch, PairBatch) or (type(batch) is Batch and not ns.is_on_host(batch.inputs))
+    if not known or not there or not run.in_place or run.group.size > 1 or batch.n_terms is not None:
         return None
-    arrays, cut = _arrays(batch), run.segment_length is not None or run.parts is not None
-    if cut and any(name.startswith(("lengths", "weights")) for name in arrays):  # how many are in each part?
+    arrays = _arrays(batch)
+    if not all(hasattr(a, "shape") for a in arrays.values()):  # the lengths may be a list
         return None
     kinds = tuple((name, tuple(a.shape), str(a.dtype)) for name, a in arrays.items())
     gather = batch.gather.kind if type(batch) is LateBatch else None
@@ -207,8 +217,10 @@ def _key(run: Any, batch: Any) -> Hashable:
     return kinds, batch.continues, gather, settings, engines.settings(run.model.xp)
 
 
-def _arrays(batch: Batch) -> dict[str, Array]:
+def _arrays(batch: Any) -> dict[str, Array]:
     """Return the arrays of a batch by name, without lengths that are all T; instead of a late one's, the rows."""
+    if isinstance(batch, PairBatch):
+        return {name: getattr(batch, name) for name in _OF_PAIRS if getattr(batch, name) is not None}
     if isinstance(batch, LateBatch):
         arrays, n_steps = {"rows": batch.gather.rows}, batch.gather.n_steps
     else:

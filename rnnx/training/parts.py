@@ -13,7 +13,7 @@ import numpy as np
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
-from rnnx._core.checks import check_methods, integer
+from rnnx._core.checks import check_methods, integer, is_whole
 from rnnx.models import Masks, Step
 from rnnx.training.distributed.group import Group
 from rnnx.training.distributed.reduction import Fast, Ordered
@@ -81,11 +81,14 @@ class Parts:
         return {name: xp.asarray(s, device=device) for name, s in zip(names, whole, strict=True)}
 
     def check(self, model: Any, batch: Any) -> Any:
-        """Return a batch after checking it; raise TypeError if the model cannot cut it."""
+        """Return a batch after checking it; raise TypeError if it cannot be cut."""
+        name = "shards" if self.size is None else "micro_batch_size"
         if not callable(getattr(model, "part", None)):
-            name = "shards" if self.size is None else "micro_batch_size"
             raise TypeError(f"`{name}` needs a model with the method `part`, as those of rnnx have it")
-        return model.checked(batch)
+        batch = model.checked(batch)
+        if not is_whole(getattr(batch, "size", None)):
+            raise TypeError(f"`{name}` needs batches with the attribute `size`, their number of examples")
+        return batch
 
 
 def checked_parts(size: Any, shards: Any, group: Any) -> tuple[int | None, int | None]:

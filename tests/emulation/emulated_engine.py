@@ -134,10 +134,15 @@ class EmulatedStream(device.DeviceStream):
         else:
             self.captured.append(work)
 
-    def gemm(self, a, b, c, beta=0):
+    def gemm(self, a, b, c, beta=0, stack=device.ONE):
         assert not c.transposed
         assert min(a.stride, b.stride, c.stride) >= 1
-        self._do("gemm", lambda: self._gemm(a, b, c, beta))
+
+        def products():
+            for k in range(stack.n):
+                self._gemm(*(_moved(one, k * by) for one, by in zip((a, b, c), stack.distances, strict=True)), beta)
+
+        self._do("gemm", products)
 
     def _gemm(self, a, b, c, beta):
         A, B, C = map(_view, (a, b, c))
@@ -186,6 +191,10 @@ class EmulatedStream(device.DeviceStream):
 
 def _check(status):
     assert status == 0, ["", "deadlock", "a message came after its block had ended"][status]
+
+
+def _moved(matrix, elements):
+    return matrix._replace(address=matrix.address + elements * matrix.dtype.itemsize)
 
 
 def _view(matrix):

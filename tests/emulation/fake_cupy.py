@@ -33,6 +33,21 @@ class FakeBlas:
         self, handle, ta, tb, m, n, k, alpha, a, kind_a, lda, b, kind_b, ldb, beta, c, kind_c, ldc, how, _
     ):
         self.calls.append(("gemm", (kind_a, kind_b, kind_c, how)))
+        self._multiply(ta, tb, m, n, k, alpha, a, kind_a, lda, b, kind_b, ldb, beta, c, kind_c, ldc)
+        return 0
+
+    def cublasGemmStridedBatchedEx(
+        self, handle, ta, tb, m, n, k, alpha, a, kind_a, lda, of_a, b, kind_b, ldb, of_b, beta, c, kind_c, ldc, of_c,
+        count, how, _
+    ):  # fmt: skip
+        self.calls.append(("gemm", (kind_a, kind_b, kind_c, how)))
+        size = {0: 4, 1: 8}[kind_a]
+        for i in range(count):
+            at = (a + i * of_a * size, b + i * of_b * size, c + i * of_c * size)
+            self._multiply(ta, tb, m, n, k, alpha, at[0], kind_a, lda, at[1], kind_b, ldb, beta, at[2], kind_c, ldc)
+        return 0
+
+    def _multiply(self, ta, tb, m, n, k, alpha, a, kind_a, lda, b, kind_b, ldb, beta, c, kind_c, ldc):
         kind = {0: ctypes.c_float, 1: ctypes.c_double}
 
         def element(address, kind_of, i, j, stride):
@@ -48,7 +63,6 @@ class FakeBlas:
             place.value = alpha.contents.value * total + (
                 beta.contents.value * place.value if beta.contents.value else 0
             )
-        return 0
 
 
 class CountedBlas(FakeBlas):
@@ -56,6 +70,10 @@ class CountedBlas(FakeBlas):
 
     def cublasGemmEx(self, *arguments):
         FakeCupy.stream.do("gemm", lambda: FakeBlas.cublasGemmEx(self, *arguments))
+        return 0
+
+    def cublasGemmStridedBatchedEx(self, *arguments):
+        FakeCupy.stream.do("gemm", lambda: FakeBlas.cublasGemmStridedBatchedEx(self, *arguments))
         return 0
 
 

@@ -15,7 +15,7 @@ from rnnx.cells.parameters import expected_shapes
 from rnnx.cells.wiring import wiring
 from rnnx.engines.cpu import dense
 from rnnx.engines.cpu.codegen.gemm import MC
-from rnnx.engines.cpu.descriptor.builder import PassKey, product, small_format
+from rnnx.engines.cpu.descriptor.builder import PassKey, kept_format, product
 from rnnx.engines.cpu.descriptor.layout import contiguous, memory_of
 from rnnx.engines.cpu.descriptor.stages import kernels_of
 from rnnx.engines.cpu.operations import OPERATIONS, kept
@@ -43,7 +43,7 @@ class CpuEngine:
         s0 = [None if is_zero else memory_of(s) for s, is_zero in zip_longest(call.s0, zero)]
         memory = memory_of(call.x), *s0, *map(memory_of, (*call.inputs, *call.parameters.values()))
         sizes, keys = (call.n_steps, call.m, call.n_a, call.n_x), tuple(call.parameters)
-        key = PassKey(call.cell, call.dtype, *sizes, call.indices, keys, call.lengths is not None, small_format(call))
+        key = PassKey(call.cell, call.dtype, *sizes, call.indices, keys, call.lengths is not None, kept_format(call))
         return ForwardPlan(call.xp, key, keep, memory, call.only_first).run
 
     def backward(self, tape: Tape, cotangents: Cotangents) -> Gradients:

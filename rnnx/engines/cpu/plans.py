@@ -60,12 +60,12 @@ class ForwardPlan:
         copy = keep or key.has_lengths
         layouts = [r.layout if r and (copy or not r.layout.time_major) else None for r in readings]
         self.job = ForwardPass(key, keep, tuple(layouts), None, only_first)
-        if self.job.packed:
+        if self.job.kept_sizes:
             self._ready = ForwardPass(key, keep, tuple(layouts), None, only_first, True)
             names = [name for gate in cell.gates for name in gate.weights]
             among = [k for k, of in enumerate(memory) if of is not None]
             self._weights = [among.index(end + n_inputs + keys.index(name)) for name in names]
-            self._layout = cell, key.n, key.n_x, key.weights, key.indices
+            self._layer = cell, key.n, key.n_x, key.indices
         self._reads_x = layouts[0] is None  # in place
         given = [k for k, of in enumerate(memory) if of is not None]
         zero = [k for k in states if memory[k] is None]
@@ -99,7 +99,7 @@ class ForwardPlan:
         memory = self.job.block.memory()
         given = self._select(arrays)
         states: Sequence[np.ndarray] = [allocate() for allocate in self._outputs]
-        if self.job.packed:
+        if self.job.kept_sizes:
             self._run_packed(arrays, (memory, *given, *states), lengths)
         else:
             self.job.run((memory, *given, *states), lengths)
@@ -111,11 +111,12 @@ class ForwardPlan:
         return tuple([a.T for a in states]), CpuTape(run, lengths)
 
     def _run_packed(self, arrays: Arrays, given: Arrays, lengths: np.ndarray | None) -> None:
-        """Run the pass with weights in a small format, which are packed unless they have been."""
-        wanted = self.job.packed
-        own = packed(self._layout, [arrays[k] for k in self._weights], self.job.packed_size)
-        (self._ready if own.done >= wanted else self.job).run((*given, own.memory), lengths)
-        own.done.update(wanted)
+        """Run the pass with packed weights that are kept, which it packs unless they have been."""
+        matrices = packed(self._layer, [arrays[k] for k in self._weights], self.job.kept_sizes)
+        ready = all(matrix.is_filled for matrix in matrices)
+        (self._ready if ready else self.job).run((*given, *[matrix.memory for matrix in matrices]), lengths)
+        for matrix in matrices:
+            matrix.is_filled = True
 
     def _copied(self, final: Sequence[np.ndarray], lengths: np.ndarray | None) -> Arrays:
         """Return copies of the states after each example's last step, (1, m, n), given those or, with lengths, all."""

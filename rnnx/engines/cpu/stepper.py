@@ -4,7 +4,7 @@
 import numpy as np
 
 from rnnx.cells.parameters import recurrent_parameters
-from rnnx.engines.cpu.descriptor.builder import PassKey, small_format
+from rnnx.engines.cpu.descriptor.builder import PassKey, kept_format
 from rnnx.engines.cpu.descriptor.forward import ForwardPass
 from rnnx.engines.cpu.descriptor.layout import contiguous
 from rnnx.engines.cpu.runtime import thread_pool
@@ -21,7 +21,7 @@ class CpuStepper:
     def __init__(self, call: Call) -> None:
         n, m = call.s0[0].shape
         parameters = recurrent_parameters(call.cell, call.parameters)
-        key = PassKey(call.cell, call.dtype, 1, m, n, call.n_x, False, tuple(parameters), False, small_format(call))
+        key = PassKey(call.cell, call.dtype, 1, m, n, call.n_x, False, tuple(parameters), False, kept_format(call))
         passes = [ForwardPass(key, False, (None,) * (1 + len(call.inputs)), slot) for slot in (0, 1)]
         (at, block), X = passes[0].block.allocate(), np.zeros((m, call.n_x), call.dtype)
         for array in block:

@@ -16,7 +16,7 @@ from cupy._core import _routines_linalg as _linalg  # the only way to read the C
 from rnnx.engines import precision
 from rnnx.engines.gpu import sending
 from rnnx.engines.gpu.cublas import WORKSPACE, Blas
-from rnnx.engines.gpu.device import DeviceStream, DType, Launch, Matrix, Processor
+from rnnx.engines.gpu.device import ONE, DeviceStream, DType, Launch, Matrix, Processor, Stack
 from rnnx.engines.gpu.engine import GpuEngine
 from rnnx.engines.gpu.graphs import GraphCache, in_capture, part_of_capture
 from rnnx.engines.gpu.kernel import cooperative, kernel_names
@@ -184,9 +184,9 @@ class CupyStream(DeviceStream):
     def references(self, memory: Any) -> int | None:
         return sys.getrefcount(memory.mem) if _COUNTS_REFERENCES else None
 
-    def gemm(self, a: Matrix, b: Matrix, c: Matrix, beta: int = 0) -> None:
+    def gemm(self, a: Matrix, b: Matrix, c: Matrix, beta: int = 0, stack: Stack = ONE) -> None:
         self._device.blas.use(self._queue, self._workspace.ptr)
-        self._device.blas.gemm(a, b, c, beta, tf32=self.precision == "tf32")
+        self._device.blas.gemm(a, b, c, beta, tf32=self.precision == "tf32", stack=stack)
 
     def kernels(self, texts: tuple[str, ...], options: tuple[str, ...]) -> Launch:
         return _launch(cupy.cuda.Device().id, texts, options)

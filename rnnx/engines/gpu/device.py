@@ -44,6 +44,16 @@ class Matrix(NamedTuple):
         return self._replace(address=self.address + offset, rows=rows, columns=columns)
 
 
+class Stack(NamedTuple):
+    """Several products of matrices at equal distances."""
+
+    n: int  # products
+    distances: tuple[int, int, int]  # in elements, from one matrix to the next: of A, B and C
+
+
+ONE = Stack(1, (0, 0, 0))
+
+
 class StepArgument(NamedTuple):
     """A kernel argument, an address or a number, that grows by `step` per time step."""
 
@@ -98,8 +108,11 @@ class DeviceStream(Protocol):
     def references(self, memory: Any) -> int | None:
         """Return the reference count of the memory; None if the interpreter does not count references."""
 
-    def gemm(self, a: Matrix, b: Matrix, c: Matrix, beta: int = 0) -> None:
-        """Compute C = A B + beta C, accumulated in `kernel.real_dtype`. C must not be transposed."""
+    def gemm(self, a: Matrix, b: Matrix, c: Matrix, beta: int = 0, stack: Stack = ONE) -> None:
+        """Compute C = A B + beta C, accumulated in `kernel.real_dtype`. C must not be transposed.
+
+        With `stack`, the matrices are the first ones of several such products.
+        """
 
     def kernels(self, texts: tuple[str, ...], options: tuple[str, ...]) -> Launch:
         """Compile CUDA sources; return ``launch(name, blocks, threads, arguments, shared=0)`` for their kernels.

@@ -2,13 +2,13 @@
 """The engine for arrays on a GPU: copies between the caller's arrays and the memory of a pass. See README.md."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from rnnx.engines.gpu import masks
 from rnnx.engines.gpu.copies import Numbers, Transfer
-from rnnx.engines.gpu.device import Arena, Array, DeviceStream, Matrix
+from rnnx.engines.gpu.device import Arena, Array, DeviceStream, Matrix, Stack
 from rnnx.engines.gpu.forward import Forward
 from rnnx.engines.gpu.kernel import C_TYPES
 from rnnx.engines.gpu.operations import GpuOperations
@@ -58,9 +58,15 @@ class GpuEngine:
         if 0 in (*a.shape, *b.shape) or not same or a.dtype.name not in C_TYPES:
             return a @ b if bias is None else a @ b + bias
         with self._stream_of(a) as stream:
-            (left, _a), (right, _b) = _matrix(stream, a), _matrix(stream, b)  # copies live until the end of the block
-            memory = Arena(stream, {"product": ((a.shape[0], b.shape[1]), np.dtype(a.dtype))})
-            stream.gemm(left, right, memory.matrix("product"))
+            left, right = _Operand.of(stream, a), _Operand.of(stream, b)  # copies live until the end of the block
+            memory = Arena(stream, {"product": ((*a.shape[:-1], b.shape[-1]), np.dtype(a.dtype))})
+            into = memory.matrix("product")
+            if a.ndim == 2:
+                stream.gemm(left.matrix, right.matrix, into)
+            else:
+                rows = a.shape[1]
+                distances = left.distance, right.distance, rows * into.columns
+                stream.gemm(left.matrix, right.matrix, into._replace(rows=rows), stack=Stack(a.shape[0], distances))
             result = memory.array("product")
             if bias is not None:
                 result += bias
@@ -114,12 +120,21 @@ class GpuStepper:
                 own[...] = given
 
 
-def _matrix(stream: DeviceStream, a: Array) -> tuple[Matrix, Any]:
-    """Return an array as a matrix, and the array that owns it: a copy unless rows or columns are contiguous."""
-    for transposed, array in ((False, a), (True, a.T)):
-        by_row, by_column = stream.strides(array)
-        rows, columns = array.shape
-        if (by_column == 1 or columns == 1) and (by_row >= columns or rows == 1):
-            stride, dtype = max(by_row, columns), np.dtype(a.dtype)
-            return Matrix(stream.address(array), rows, columns, stride, dtype, transposed), array
-    return _matrix(stream, a.copy())
+class _Operand(NamedTuple):
+    """An array as a matrix, or a stack of matrices."""
+
+    matrix: Matrix  # the first one
+    distance: int  # in elements, from one matrix to the next
+    owner: Any  # the array, or a copy of it
+
+    @classmethod
+    def of(cls, stream: DeviceStream, a: Array) -> "_Operand":
+        """Return an array (i, k) or (m, i, k), which is copied unless rows or columns are contiguous."""
+        for transposed, array in ((False, a), (True, a.swapaxes(-2, -1))):
+            *distance, by_row, by_column = stream.strides(array)
+            rows, columns = array.shape[-2:]
+            if (by_column == 1 or columns == 1) and (by_row >= columns or rows == 1):
+                stride, dtype = max(by_row, columns), np.dtype(a.dtype)
+                matrix = Matrix(stream.address(array), rows, columns, stride, dtype, transposed)
+                return cls(matrix, distance[0] if distance else 0, array)
+        return cls.of(stream, a.copy())

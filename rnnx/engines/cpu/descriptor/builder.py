@@ -85,11 +85,11 @@ class PassKey(NamedTuple):
     indices: bool  # whether inputs are indices of one-hot columns
     keys: tuple[str, ...]  # of the given parameters
     has_lengths: bool
-    weights: str = ""  # the small format in which a forward pass packs them, if any
+    weights: str = ""  # the format in which a forward pass keeps packed weights, if any
 
 
-def small_format(call: Call) -> str:
-    """Return the format in which a call's weights are packed; empty for numbers of its dtype."""
+def kept_format(call: Call) -> str:
+    """Return the format in which packed weights of a call are kept; empty if each call packs its own."""
     return call.weights if call.dtype == np.float32 else ""
 
 

@@ -26,7 +26,6 @@ PASS = record(
     "x_list x_rows rows",  # with lengths: the numbers of rows of x, these rows, and rows of other arrays
     "positions",  # with lengths, in a backward pass: t m + j of every row of dz
     "wide",  # the offset of a vector of columns of the weights, to pack in a small format
-    "is_packed",  # 1: those in a small format have been packed
     "copy copy_masked copy_rows copy_rows_masked",  # addresses of the functions in `codegen.copy`
     "transpose transpose_masked add_rows",
     "nv product",  # micro-panels of columns other than gates: their vectors, and the product
@@ -80,6 +79,7 @@ STAGE = record(
     "nv_h product_h product_x",  # vectors of a micro-panel, and the products
     "nv_x",  # for w_x; n_vectors_x for index inputs, which need contiguous rows
     "narrow_h narrow_x",  # functions that pack weights in a small format, or 0
+    "is_packed_h is_packed_x",  # 1: these weights have been packed
     "adds_sides is_last",  # adds_sides: see `rnnx.cells.wiring`; both sides then share all arrays
     "operand operand_step",  # what the recurrent weights multiply, (T, m, n_operand)
     # (T m, gates, n), or only the rows that belong to a step, in the same order; from the first gate with that side on.

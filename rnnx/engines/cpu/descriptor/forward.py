@@ -1,11 +1,12 @@
 """The descriptor of a forward pass. Dimensions as in `fields`."""
 
+from dataclasses import replace
 from functools import lru_cache
 from math import prod
 from typing import NamedTuple
 
 from rnnx.cells.wiring import Argument, Slot, StageWiring, wiring
-from rnnx.engines.cpu.codegen.formats import packed_bytes
+from rnnx.engines.cpu.codegen.formats import FORMATS, packed_bytes
 from rnnx.engines.cpu.codegen.gemm import KC, n_vectors
 from rnnx.engines.cpu.codegen.ir import machine
 from rnnx.engines.cpu.descriptor.builder import Fields, PassKey, Places, Template, narrow, product
@@ -18,6 +19,8 @@ _ROWS_OF_A_CHUNK = 48  # of input sides, computed in one product
 # A product is faster with weights in a small format if they do not stay in the cache, and have few rows to multiply.
 _SMALLEST = 1 << 18  # bytes of a packed matrix of float32, which must be more
 _MOST_ROWS = 12
+_LEAST_KEPT = 1 << 14  # bytes: packing fewer takes no longer than finding those that are kept
+_MANY_EXAMPLES = 16  # for which micro-kernels for many rows are faster, also if two threads share them
 
 
 def _chunk(n_steps: int, rows: int) -> int:
@@ -26,12 +29,11 @@ def _chunk(n_steps: int, rows: int) -> int:
 
 
 class Matrix(NamedTuple):
-    """A packed matrix: its rows, its vectors, the rows that it multiplies at once, and its offset in "packed"."""
+    """A packed matrix that is kept: its number, 2 stage + 1 for input weights; its format, empty for numbers; NV."""
 
-    n_k: int
-    vectors: int
-    rows: int
-    at: int = 0
+    number: int
+    weights: str
+    nv: int
 
 
 @lru_cache(maxsize=256)
@@ -44,8 +46,8 @@ class ForwardPass(Pass):
     caller's copies of the states; "lengths", if given.
 
     `only_first`: the caller needs no other state's sequence, so there are no outputs of others, and without `keep` only
-    the latest values of those that a step may overwrite. `is_packed`: matrices in a small format have been packed; but
-    in a stepper, they are in an array of the job, "packed".
+    the latest values of those that a step may overwrite. `is_packed`: the matrices that are kept have been
+    packed. They are arrays of the job, "packed 0", ...
 
     If it `borrows`, the sequences and parameters do not change before the backward pass, which reads them, too: the
     block has the states and saved values only, and the outputs are needed even without `keep`. In the order of its
@@ -80,9 +82,10 @@ class ForwardPass(Pass):
         self.initial = names("initial", cell.states) if slot is None else ()
         self.outputs = names("output", cell.states[: 1 if only_first else None]) if keep or borrows else ()
         self.parameters = tuple(f"parameter {name}" for name in key.keys)  # a key may be "block"
-        self._small = self._small_matrices()
-        self.packed = frozenset(self._small) if slot is None else frozenset()  # by 2 stage, + 1 for input weights
-        own = ("packed",) if self.packed else ()
+        self._formats, self._kept, self.kept_sizes = self._matrices(slot is not None)
+        if m >= _MANY_EXAMPLES and self._kept:  # their micro-panels begin where shares of units do not
+            self.work = replace(self.work, shares=0)
+        own = tuple(f"packed {number}" for number in self._kept)
         given = (*self.sequences, *self.initial, *self.parameters)
         self.arrays = ("block", *given, *self.outputs, *own, "lengths")
         if borrows:
@@ -115,7 +118,6 @@ class ForwardPass(Pass):
         starts = zip(map(t.base, self.initial), states, [step // t.item for step in steps], strict=False)
         kept = zip(sources, block[-len(sources) :], map(prod, self.kept.shapes), strict=True) if self._copies else ()
         t.fields["copies"] = [{"source": a, "target": b, "size": size} for a, b, size in (*starts, *kept)]
-        t.fields["is_packed"] = self._is_packed
         if t.rows == t.m or not self.key.has_lengths:
             t.fields["chunk"] = _chunk(t.n_steps, t.rows)
         row = 8 if t.indices else t.n_x * t.item
@@ -133,7 +135,7 @@ class ForwardPass(Pass):
         scratch = self.scratch(t, t.m * max(stage["n_operand"] for stage in stages))
         if self.key.has_lengths or t.rows < t.m:  # else all rows of a chunk are one after another
             scratch |= {"x_list": 8 * rows * t.fields["chunk"], "x_rows": rows * t.fields["chunk"] * row}
-        wide = max(t.n_x, *(stage["n_operand"] for stage in stages)) + 1 if self.key.weights else 0
+        wide = max(t.n_x, *(stage["n_operand"] for stage in stages)) + 1 if any(self._formats.values()) else 0
         return {"z": z_size * (len(stages) + 1), "wide": wide * t.size, **scratch}
 
     def _sequences(self, t: Template, own: list[int]) -> list[int]:
@@ -148,34 +150,43 @@ class ForwardPass(Pass):
             places.append(source if layout is None else target)
         return places
 
-    def _small_matrices(self) -> dict[int, Matrix]:
-        """Return the packed matrices in a small format, by number.
+    def _matrices(self, steps: bool) -> tuple[dict[int, str], dict[int, Matrix], dict[Matrix, int]]:
+        """Return the formats of the packed matrices, those that are kept, both by number, and their bytes.
 
-        They multiply few rows at once on one thread, so that it does not depend on the threads, as the order of a sum
-        may not.
+        Small formats are for matrices that multiply few rows at once on one thread, so that it does not depend on the
+        threads, as the order of a sum may not. A stepper keeps nothing, as it packs only once.
         """
-        key, found, self.packed_size = self.key, dict[int, Matrix](), 0
-        if not key.weights:
-            return found
+        key, formats, kept, sizes = self.key, dict[int, str](), dict[int, Matrix](), dict[Matrix, int]()
         for wired in wiring(key.cell):
-            units, n_head = n_vectors(key.dtype, wired.units(key.n)), wired.columns(key.n)
-            sides = [Matrix(n_head, units * wired.n_zh, key.m)]
+            heads, d = wired.heads, wired.columns(key.n)
+            units = n_vectors(key.dtype, wired.units(key.n))
+            sides = [(d, wired.n_zh, 1 if heads > 1 else wired.n_zh, key.m)]
             if not key.indices:
-                sides.append(Matrix(key.n_x, units * wired.n_zx, key.m * _chunk(key.n_steps, key.m)))
-            for side, one in enumerate(sides):
-                if one.n_k * one.vectors * machine().vector_bytes > _SMALLEST:
-                    if one.rows <= _MOST_ROWS:
-                        found[2 * wired.number + side] = one._replace(at=self.packed_size)
-                    heads = wired.heads * wired.n_zh if side == 0 and wired.heads > 1 else 1
-                    vectors = n_vectors(key.dtype, n_head) if heads > 1 else one.vectors
-                    self.packed_size += heads * lines(packed_bytes(key.dtype, key.weights, one.n_k, vectors, KC))
-        return found
+                sides.append((key.n_x, wired.n_zx, wired.n_zx, key.m * _chunk(key.n_steps, key.m)))
+            for side, (n_k, gates, group, rows) in enumerate(sides):
+                number, size = 2 * wired.number + side, n_k * units * gates * machine().vector_bytes
+                small = key.weights in FORMATS and size > _SMALLEST and rows <= _MOST_ROWS
+                formats[number] = weights = key.weights if small else ""
+                if steps or not key.weights or not (small or size > _LEAST_KEPT):
+                    continue
+                many = key.m if key.m >= _MANY_EXAMPLES and not small else 0
+                kept[number] = matrix = Matrix(number, weights, panel_vectors(group, many))
+                own = side == 0 and heads > 1  # one matrix for each gate and head
+                vectors, count = (n_vectors(key.dtype, d), heads * gates) if own else (units * gates, 1)
+                sizes[matrix] = count * lines(packed_bytes(key.dtype, weights, n_k, vectors, KC))
+        return formats, kept, sizes
 
-    def _packed(self, t: Template, number: int, size: int) -> int:
-        """Return the encoded address of a packed matrix."""
-        if number in self.packed:
-            return t.base("packed") + self._small[number].at
-        return t.take_bytes(size)
+    def _side(self, t: Template, number: int, group: int, size: int) -> dict[str, int]:
+        """Return the fields of a stage's packed weights of one side; `size` is that of a matrix in the workspace."""
+        weights, kept = self._formats.get(number, ""), self._kept.get(number)
+        nv = kept.nv if kept else panel_vectors(group, 0 if weights else t.panel_rows)
+        return {
+            "w": t.base(f"packed {number}") if kept else t.take_bytes(size),
+            "nv": nv,
+            "product": product(t.dtype, nv, weights),
+            "narrow": narrow(t.dtype, weights),
+            "is_packed": bool(kept) and self._is_packed,
+        }
 
     def _stage(
         self, t: Template, wired: StageWiring, parameters: dict[str, int], places: Places, copies: list[Fields]
@@ -183,30 +194,26 @@ class ForwardPass(Pass):
         units, n_head = t.vectors(wired.units(t.n)), wired.columns(t.n)
         vectors_h, vectors_x = units * wired.n_zh, units * wired.n_zx
         of_h = 2 * wired.number
-        weights, weights_x = (self.key.weights if k in self._small else "" for k in (of_h, of_h + 1))
-        nv_h = panel_vectors(wired.n_zh if wired.heads == 1 else 1, 0 if weights else t.panel_rows)
-        nv_x = panel_vectors(wired.n_zx, 0 if weights_x else t.panel_rows)
+        weights, weights_x = (self._formats.get(k, "") for k in (of_h, of_h + 1))
         head_size = t.packed(n_head, t.vectors(n_head), weights)
         w_h = head_size * wired.heads * wired.n_zh if wired.heads > 1 else t.packed(n_head, vectors_h, weights)
+        sides = {
+            "h": self._side(t, of_h, wired.n_zh if wired.heads == 1 else 1, w_h),
+            "x": self._side(t, of_h + 1, wired.n_zx, t.packed(t.n_x, vectors_x, weights_x)),
+        }
         needs_bias_h = not wired.adds_sides or any(g.recurrent_bias in parameters for g in wired.stage.gates)
-        return {
+        fields = {
             **self.stage(t, wired, parameters, places),
+            **{f"{name}_{side}": value for side, of in sides.items() for name, value in of.items()},
             "arguments": [self._argument(t, wired, a, places) for a in wired.forward_arguments()],
             "outputs": [copies[s.number] for s in wired.writes if wired.is_last and s.number < len(copies)],
             "head_size": head_size,
-            "w_h": self._packed(t, of_h, w_h),
-            "w_x": self._packed(t, of_h + 1, t.packed(t.n_x, vectors_x, weights_x)),
             "bias": t.take(vectors_x * t.lanes),
             "bias_h": t.take(vectors_h * t.lanes) if needs_bias_h else 0,
             "n_vectors_h": vectors_h,
             "n_vectors_x": vectors_x,
-            "nv_h": nv_h,
-            "nv_x": vectors_x if t.indices else nv_x,
-            "product_h": product(t.dtype, nv_h, weights),
-            "product_x": product(t.dtype, nv_x, weights_x),
-            "narrow_h": narrow(t.dtype, weights),
-            "narrow_x": narrow(t.dtype, weights_x),
         }
+        return fields | ({"nv_x": vectors_x} if t.indices else {})
 
     def _argument(self, t: Template, wired: StageWiring, argument: Argument, places: Places) -> Fields:
         if argument.slot is None:

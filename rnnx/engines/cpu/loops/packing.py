@@ -8,13 +8,11 @@ from rnnx.engines.cpu.loops.records import conversion_of, copy_of, function, gat
 
 @function
 def pack_weights(p, n_vectors, v, u, count, source, row, n_k, packed, nv, narrow, buffer):
-    """Pack rows of weights as `pack_rows` does, unless they are in a small format and packed already.
+    """Pack rows of weights as `pack_rows` does.
 
     `narrow` packs them in a small format, from rows of vectors in a buffer; it is 0 for numbers.
     """
     size, panel = p.lanes * p.item, v // nv * nv
-    if narrow and p.is_packed:
-        return
     if narrow:
         call_transpose(
             p.transpose, source=source + u * p.lanes * row, source_row=row, count=count, n=n_k,
@@ -51,19 +49,21 @@ def pack_forward(me, n, p, stage):
     for v in range(u0 * stage.n_zh, u1 * stage.n_zh if stage.heads == 1 else 0):
         u, gate = v // stage.n_zh, gate_of(stage, v % stage.n_zh)
         count = min(p.lanes, stage.n - u * p.lanes)
-        pack_weights(
-            p, stage.n_vectors_h, v, u, count, gate.w_h, gate.w_h_row, stage.n_operand, stage.w_h, stage.nv_h,
-            stage.narrow_h, buffer,
-        )  # fmt: skip
+        if not stage.is_packed_h:
+            pack_weights(
+                p, stage.n_vectors_h, v, u, count, gate.w_h, gate.w_h_row, stage.n_operand, stage.w_h, stage.nv_h,
+                stage.narrow_h, buffer,
+            )  # fmt: skip
         if stage.bias_h:
             pack_bias(p, gate.bias_h, u, count, stage.bias_h + v * size)
     for v in range(u0 * stage.n_zx, u1 * stage.n_zx):
         u, gate = v // stage.n_zx, gate_of(stage, stage.n_gates - stage.n_zx + v % stage.n_zx)
         count = min(p.lanes, stage.n - u * p.lanes)
-        pack_weights(
-            p, stage.n_vectors_x, v, u, count, gate.w_x, gate.w_x_row, p.n_x, stage.w_x, stage.nv_x, stage.narrow_x,
-            buffer,
-        )  # fmt: skip
+        if not stage.is_packed_x:
+            pack_weights(
+                p, stage.n_vectors_x, v, u, count, gate.w_x, gate.w_x_row, p.n_x, stage.w_x, stage.nv_x,
+                stage.narrow_x, buffer,
+            )  # fmt: skip
         pack_bias(p, gate.bias, u, count, stage.bias + v * size)
         if stage.bias_h and stage.adds_sides:  # the recurrent product is added to the input side, and so is its bias
             call_add_rows(p.add_rows, stage.bias_h + v * size, 0, rows=1, vectors=1, sums=stage.bias + v * size)
@@ -89,7 +89,7 @@ def pack_heads(me, n, p, stage, buffer):
     for block in range(first, end):
         gate, head = gate_of(stage, block // stage.heads), block % stage.heads
         source, packed = head_weights(stage, gate, block)
-        for v in range(vectors):
+        for v in range(0 if stage.is_packed_h else vectors):
             count = min(p.lanes, d - v * p.lanes)
             pack_weights(
                 p, vectors, v, v, count, source, gate.w_h_row, d, packed, stage.nv_h, stage.narrow_h, buffer
