@@ -112,6 +112,16 @@ def test_weights_of_eight_bits(rng, tmp_path):
     compare(model.quantized(), exported(model, tmp_path, weights="int8"), rng)
 
 
+@pytest.mark.parametrize("weights", ["float32", "int8"])
+def test_all_lengths_of_vectors(weights, rng, tmp_path):
+    """31 units and outputs are 16, 8, 4 and three single ones; the gates have panels of 32 rows, too."""
+    model = SequenceRegressor(3, 31, 31, cell="lstm", seed=0)
+    shared = exported(model, tmp_path, weights=weights)
+    compare(model.quantized() if weights == "int8" else model, shared, rng)
+    for end in (16, 24, 28, 31):
+        assert f"u < {end}; ++u) {{" in (tmp_path / "model.c").read_text()
+
+
 def test_classes_of_indices_and_double_precision(rng, tmp_path):
     model = SequenceClassifier(6, 8, 3, bidirectional=True, dtype="float64", seed=0)
     shared = exported(model, tmp_path, indices=True, vocabulary=["good", "bad", "ugly"])

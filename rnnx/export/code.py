@@ -1,5 +1,6 @@
 """A C file under construction: its constants, the memory of its functions, and the words that they call."""
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,7 +11,8 @@ from rnnx.export.text import Names, array, indented, number
 from rnnx.export.words import identifiers
 from rnnx.functional.quantization import int8_scales
 
-PANELS = 32, 8  # rows of the panels of a matrix, as in the sections "product" of words.c
+PANELS = 32, 16, 8, 4  # rows of the panels of a matrix, as in the sections "product" of words.c
+VECTORS = 16, 8, 4, 1  # units of a loop in vectors that compilers can use, longest first
 
 
 def _line(operation: str, name: str, value: str) -> str:
@@ -41,7 +43,7 @@ class Code:
         self.int8, self.names = int8, Names(identifiers())
         self.arrays: list[str] = []
         self.scratch: dict[str, int] = {}
-        self.words: set[str] = set()
+        self.words = {"vectors"}
 
     def constants(self, name: str, values: np.ndarray) -> str:
         """Define an array of numbers; return its name."""
@@ -103,7 +105,7 @@ class Code:
         return [*lines, f"for (u = 0; u < {rows}; ++u) {y}[u] += {value};"]
 
     def loop(self, program: Program, operands: Sequence[Value], results: Sequence[Value], n: int) -> list[str]:
-        """Return a loop over n units that runs a program, or nothing if it has no results."""
+        """Return loops over n units that run a program, or nothing if it has no results."""
         if not results:
             return []
         self.words |= {operation for operation, _ in program.instructions if operation not in OPERATORS}
@@ -113,7 +115,17 @@ class Code:
         body = [f"const float {name} = {source};" for name, source in loaded]
         body += program.text(names, [name for name, _ in results], _C).splitlines()
         body += [f"{place} = {name};" for name, place in results]
-        return [f"for (u = 0; u < {n}; ++u) {{", *indented(body), "}"]
+        return [line for at, end in self._parts(program, n) for line in _for(at, end, body)]
+
+    def _parts(self, program: Program, n: int) -> list[tuple[int, int]]:
+        """Return the parts of a loop over n units: multiples of each length of vectors, if its words cost anything.
+
+        Compilers leave what is less than a vector to a loop over single units, which would take as long as the others.
+        """
+        if all(operation in OPERATORS for operation, _ in program.instructions):
+            return [(0, n)]
+        ends = [0, *(n - n % size for size in VECTORS)]
+        return [(at, end) for at, end in itertools.pairwise(ends) if at < end]
 
 
 def _blocks(w: np.ndarray, heads: int) -> list[np.ndarray]:
@@ -129,10 +141,14 @@ def _packed(w: np.ndarray) -> np.ndarray:
         while len(w) - at >= size:
             parts.append(w[at : at + size].T.ravel())
             at += size
-    return np.concatenate([*parts, w[at:].T.ravel()])
+    return np.concatenate([*parts, w[at:].ravel()])
 
 
 def _rounded(w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the integers, and the scale of every row, of weights rounded by `rnnx.quantize`."""
     scales = int8_scales(w)
     return np.rint(w / scales).astype(np.int8), scales
+
+
+def _for(at: int, end: int, body: Sequence[str]) -> list[str]:
+    return [f"for (u = {at}; u < {end}; ++u) {{", *indented(body), "}"]

@@ -71,7 +71,7 @@ def array(kind: str, name: str, values: np.ndarray) -> str:
         numbers = [f"{text}f" for text in map(str, np.asarray(values, np.float32).ravel())]
     else:
         numbers = list(map(str, values.ravel().tolist()))
-    return f"static const {kind} {name}[{len(numbers)}] = {{\n{wrapped(numbers)}\n}};"
+    return f"static const ALIGNED {kind} {name}[{len(numbers)}] = {{\n{wrapped(numbers)}\n}};"
 
 
 def wrapped(items: Iterable[str]) -> str:

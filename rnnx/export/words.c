@@ -2,6 +2,17 @@
    sections that its model uses. They need no library, and have no branches, so that compilers vectorize their loops.
    The mathematics is that of rnnx/engines/cpu/codegen/vector_math.py, with the same accuracy: 2 ulp. */
 
+@vectors:
+/* Constants begin with a cache line, and GCC uses vectors as long as the processor's, which it would not on its own. */
+#if defined(__GNUC__)
+#define ALIGNED __attribute__((aligned(64)))
+#else
+#define ALIGNED
+#endif
+#if defined(__AVX512F__) && defined(__GNUC__) && !defined(__clang__)
+#pragma GCC target("prefer-vector-width=512")
+#endif
+
 @bits:
 static inline uint32_t bits_of(float x) {
   union { float number; uint32_t bits; } both;
@@ -300,7 +311,7 @@ static inline void start(float *restrict y, const float *restrict biases, int n)
 }
 
 @product: opaque
-/* Add W x to y. W is stored in panels of 32 rows, then of 8, then of what is left; a panel column by column. */
+/* Add W x to y. W is stored in panels of 32, 16, 8 and 4 rows, each column by column, and then row by row. */
 static inline const float *panel(const float *restrict w, const float *restrict x, float *restrict y, int rows,
                                  int columns) {
   int k = 0, r;
@@ -313,11 +324,22 @@ static inline const float *panel(const float *restrict w, const float *restrict 
   return w;
 }
 
+static inline float dot(const float *restrict w, const float *restrict x, int n) {
+  float sums[8] = {0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f}, rest = 0.0f;
+  int i, k = 0;
+  for (; k + 8 <= n; k += 8)
+    for (i = 0; i < 8; ++i) sums[i] += w[k + i] * x[k + i];
+  for (; k < n; ++k) rest += w[k] * x[k];
+  return rest + ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]));
+}
+
 static void add_product(const float *w, const float *x, float *y, int rows, int columns) {
   OPAQUE(w);
   for (; rows >= 32; rows -= 32, y += 32) w = panel(w, x, y, 32, columns);
+  for (; rows >= 16; rows -= 16, y += 16) w = panel(w, x, y, 16, columns);
   for (; rows >= 8; rows -= 8, y += 8) w = panel(w, x, y, 8, columns);
-  if (rows > 0) panel(w, x, y, rows, columns);
+  for (; rows >= 4; rows -= 4, y += 4) w = panel(w, x, y, 4, columns);
+  for (; rows > 0; --rows, ++y, w += columns) *y += dot(w, x, columns);
 }
 
 @product_int8: opaque
@@ -342,6 +364,8 @@ static void add_product_int8(const int8_t *w, const float *scales, const float *
   OPAQUE(w);
   OPAQUE(scales);
   for (; rows >= 32; rows -= 32, y += 32, scales += 32) w = panel_int8(w, scales, x, y, 32, columns);
+  for (; rows >= 16; rows -= 16, y += 16, scales += 16) w = panel_int8(w, scales, x, y, 16, columns);
   for (; rows >= 8; rows -= 8, y += 8, scales += 8) w = panel_int8(w, scales, x, y, 8, columns);
-  if (rows > 0) panel_int8(w, scales, x, y, rows, columns);
+  for (; rows >= 4; rows -= 4, y += 4, scales += 4) w = panel_int8(w, scales, x, y, 4, columns);
+  for (; rows > 0; --rows, ++y, ++scales) w = panel_int8(w, scales, x, y, 1, columns);
 }
