@@ -1,5 +1,6 @@
 """The operations of a training step outside the recurrent layers, on every engine; see `rnnx.engines.operations`."""
 
+import itertools
 import shutil
 
 import numpy as np
@@ -15,6 +16,7 @@ from rnnx.engines.cpu.runtime.thread_policy import use_policy
 from rnnx.engines.reference.operations import OPERATIONS as REFERENCE
 from rnnx.losses import SquaredError
 from rnnx.models import Masks
+from rnnx.models.masks import dropped
 
 
 @pytest.fixture(params=["cpu", "emulated"])
@@ -219,6 +221,24 @@ def test_launches_of_operations(rng):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("shape", [(5,), (1, 6), (27, 4, 3), (70, 9), (33, 1), (4, 0)])
+def test_softmax(dtype, shape, rng):
+    x = 30 * rng.standard_normal(shape).astype(dtype)
+    x.flat[:1] = 1e4
+    others = [x.copy(), x.copy(), x.copy()]
+    for other, value in zip(others, (np.nan, -np.inf, np.inf), strict=True):
+        other.flat[-1:] = value
+    for given, order in itertools.product((x, *others), "CF"):
+        with np.errstate(invalid="ignore"):
+            found = rnnx.softmax(np.array(given, order=order))
+            with rnnx.use_engine("reference"):
+                expected = rnnx.softmax(given)
+        assert found.dtype == dtype
+        assert found.flags[f"{order}_CONTIGUOUS"]
+        np.testing.assert_allclose(found, expected, ENGINES_TOLERANCE[dtype], 1e-30)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_threads_share_large_operations(dtype, rng):
     """With the same bits; also a product of a dense layer."""
     y, classes = rng.standard_normal((27, 40, 30)).astype(dtype), rng.integers(0, 27, (40, 30))
@@ -229,7 +249,9 @@ def test_threads_share_large_operations(dtype, rng):
     calls = (
         lambda: rnnx.softmax_cross_entropy(y, classes, lengths=lengths),
         lambda: SquaredError()(y, y[::-1], lengths=lengths, weights=np.arange(40.0)),
+        lambda: [rnnx.softmax(np.asfortranarray(y))],
         lambda: [Masks((1, 2), 3).kept("_l0", 0.3, (70, 40, 30), like)],
+        lambda: [(found := dropped(a, Masks((1, 2), 3), "_l0", 0.3))[0], found[1](a)],
         lambda: [d for tree in adam.update(parameters, gradients, state, 3) for d in tree.values()],
         lambda: [rnnx.dense_forward(a, parameters["W"][:, :70], np.ones((210, 1), dtype))],
     )  # fmt: skip

@@ -139,6 +139,12 @@ def masks(xp: Any) -> Callable[..., Array] | None:
     return found
 
 
+def dropout(xp: Any) -> Callable[..., tuple[Array, Callable[[Array], Array]] | None] | None:
+    """Return the function that applies dropout to arrays of namespace `xp`; None if there is none."""
+    found: Any = getattr(load(select(xp)), "dropped", None)
+    return found
+
+
 def settings(xp: Any) -> tuple[Any, ...]:
     """Return what the results for arrays of namespace `xp` depend on besides the arguments."""
     return select(xp), chosen.get()

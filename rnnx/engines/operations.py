@@ -47,7 +47,11 @@ class Loss(NamedTuple):
 
 
 class Operations(Protocol):
-    """Operations on arrays of one library and device. They change no argument, except `out`."""
+    """Operations on arrays of one library and device. They change no argument, except `out`.
+
+    Those that compute the softmax along the first axis in one pass have a method ``softmax(y)``, which returns None for
+    arrays that it does not take.
+    """
 
     def elementwise(
         self, rule: Rule, numbers: Numbers, rows: Sequence[Arrays], out: Sequence[Arrays | None] | None = None
