@@ -26,6 +26,10 @@ os.environ.setdefault("RNNX_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest
 # Before JAX is imported. Compiling takes most of the time of its tests.
 os.environ.setdefault("JAX_ENABLE_X64", "true")
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
+# What JAX compiles is kept, too, however small it is.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(os.environ["RNNX_CACHE_DIR"]) / "jax"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 sys.path.insert(0, str(Path(__file__).parent / "emulation"))
 

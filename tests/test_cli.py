@@ -370,7 +370,7 @@ def test_an_interrupt_before_the_record_of_an_evaluation(run, monkeypatch, tmp_p
 @pytest.mark.slow
 def test_killed_at_random_moments(run, tmp_path):
     """SIGKILL, again and again; what goes on from the folder ends as the run that was left alone."""
-    common = ["--text", "names.txt", "--hidden-size", "12", "--num-layers", "2", "--dropout", "0.2", "--epochs", "25"]
+    common = ["--text", "names.txt", "--hidden-size", "12", "--num-layers", "2", "--dropout", "0.2", "--epochs", "14"]
     common += ["--batch-size", "4", "--save-every", "0", "--sample-every", "0", "--evaluate-every", "7", "--quiet"]
     ok(run("train", *common, "--output", "whole"))
     rng = np.random.default_rng(0)
@@ -380,7 +380,7 @@ def test_killed_at_random_moments(run, tmp_path):
         with subprocess.Popen(
             [sys.executable, "-m", "rnnx", "train", *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
         ) as process:
-            if killed < 4:
+            if killed < 3:
                 before = saved.stat().st_mtime_ns if saved.exists() else 0
                 while process.poll() is None and (saved.stat().st_mtime_ns if saved.exists() else 0) == before:
                     time.sleep(0.002)  # until it trains
@@ -392,7 +392,7 @@ def test_killed_at_random_moments(run, tmp_path):
         killed += code != 0
         if code == 0:
             break
-    assert killed >= 3
+    assert killed == 3
     assert saved.read_bytes() == (tmp_path / "whole" / "model.safetensors").read_bytes()
     assert (tmp_path / "killed/best.safetensors").read_bytes() == (tmp_path / "whole/best.safetensors").read_bytes()
     assert _without_times("killed") == _without_times("whole")

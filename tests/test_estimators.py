@@ -39,14 +39,16 @@ def reference():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("estimator", [SequenceClassifier, SequenceRegressor])
-def test_the_checks_of_scikit_learn(estimator):
+@pytest.mark.parametrize(
+    ("estimator", "epochs", "rate"), [(SequenceClassifier, 10, 0.1), (SequenceRegressor, 20, 0.05)]
+)
+def test_the_checks_of_scikit_learn(estimator, epochs, rate):
     """In float64, because in float32 the last digits of a prediction depend on the size of its batch."""
     failing = {
         "check_sample_weight_equivalence_on_dense_data": "the batches of a weighted set are other ones",
         "check_sample_weights_invariance": "the same, in older versions",
     }
-    model = estimator(4, epochs=20, learning_rate=0.05, batch_size=16, dtype="float64", random_state=0)
+    model = estimator(4, epochs=epochs, learning_rate=rate, batch_size=16, dtype="float64", random_state=0)
     with warnings.catch_warnings(), rnnx.use_engine("cpu"):
         warnings.simplefilter("ignore")
         check_estimator(model, expected_failed_checks=failing, on_skip=None)
