@@ -199,6 +199,19 @@ def test_sixteen_bits(rng):
     assert_close(operations.norm([y]), np.linalg.norm(y.astype("float64")), TENSOR["float16"])
 
 
+@pytest.mark.parametrize("engine", ["emulated", "reference"])
+def test_arrays_one_after_the_other(engine, rng):
+    """More than eight of them, which a graph may not concatenate at once; some are not contiguous, or empty."""
+    if engine == "emulated":
+        pytest.importorskip("emulated_engine")
+    arrays = [rng.standard_normal(n) for n in (3, 1, 0, 200, 7, 1, 1, 2, 64, 5, 9)] + [
+        rng.standard_normal((4, 5))[:, 2]
+    ]
+    with rnnx.use_engine(engine):
+        found = engines.joined(np, arrays)
+    assert np.array_equal(found, np.concatenate(arrays))
+
+
 def test_launches_of_operations(rng):
     """One kernel for a rule on all arrays, after one that brings their addresses; a reduction needs a second one.
 
@@ -212,6 +225,7 @@ def test_launches_of_operations(rng):
         for call, launches in (
             (lambda: operations.elementwise(everything, NUMBERS, [(a, a) for a in arrays]), ["send", "elementwise"]),
             (lambda: operations.norm(arrays), ["send", "squares", "finish_norm"]),
+            (lambda: operations.joined([a.reshape(-1) for a in arrays]), ["send", "elementwise"]),
             (lambda: rnnx.squared_error(arrays[0][None], arrays[0][None] + 1), ["loss", "finish_mean"]),
             (lambda: rnnx.softmax_cross_entropy(arrays[0][None], np.zeros((3, 4), int)), ["loss", "finish_mean"]),
         ):

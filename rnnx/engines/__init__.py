@@ -2,7 +2,7 @@
 
 import contextlib
 import contextvars
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -163,6 +163,13 @@ def matmul(xp: Any, a: Array, b: Array, bias: Array | None = None) -> Array:
 def product(xp: Any, a: Array, b: Array) -> Array:
     """Compute a @ b as `matmul` does, but in the dtype of the arrays; on a device also of stacks of matrices."""
     return load(select(xp)).matmul(a, b)
+
+
+def joined(xp: Any, arrays: Sequence[Array]) -> Array:
+    """Return arrays of one dtype, each of shape (n,), one after the other."""
+    found = getattr(operations(xp), "joined", None)
+    result: Array = ns.concat(xp, arrays) if found is None else found(arrays)
+    return result
 
 
 def operations(xp: Any, m: int = 1) -> Operations:

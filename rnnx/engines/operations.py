@@ -49,8 +49,8 @@ class Loss(NamedTuple):
 class Operations(Protocol):
     """Operations on arrays of one library and device. They change no argument, except `out`.
 
-    Those that compute the softmax along the first axis in one pass have a method ``softmax(y)``, which returns None for
-    arrays that it does not take.
+    Some have a method ``softmax(y)``, the softmax along the first axis, or None for arrays that it does not take; or
+    ``joined(arrays)``, which returns arrays (n,) of one dtype one after the other, in one launch.
     """
 
     def elementwise(
