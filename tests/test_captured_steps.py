@@ -126,14 +126,15 @@ def run_both(device, pair, dataset, **run):
         ("lines", Adam(0.01), {"segment_length": 3, "model": {"dropout": 0.3}}),
         ("lines", AdamW(0.01), {"micro_batch_size": 3, "model": {"dtype": "float32"}}),
         ("lines", Adam(0.01), {"shards": 2, "segment_length": 2, "frozen": ["by"], "ema": 0.9}),
+        ("streams", SGD(0.1), {"micro_batch_size": 1, "model": {"dtype": "float32"}}),  # more than eight parts
     ],
 )
 def test_replayed_steps_have_the_same_bits(device, by, optimizer, options):
     """Schedules, step counts, batches, carried states and short last batches: nothing is baked in."""
     corpus = corpus_of(by)
     pair = trainers(device, char_model(corpus, **options.pop("model", {})), optimizer, **options)
-    n = corpus.train.n_batches(8)
-    items = run_both(device, pair, corpus.train, batch_size=8, iterations=n + 4, evaluate_every=1000)
+    n = corpus.train.n_batches(9)
+    items = run_both(device, pair, corpus.train, batch_size=9, iterations=n + 4, evaluate_every=1000)
     assert len({p["loss"] for p in items}) > len(items) // 2
     assert device.counts.captures >= 1
     assert device.counts.replays >= len(items) // 3
@@ -307,15 +308,17 @@ def test_parts_of_several_heads(device, options):
 
 
 def test_weights_on_the_device_of_examples_that_end_in_different_segments(device):
-    """The host says which of them end in a segment."""
+    """Their lengths say which of them end in a segment, on the host, too; those without steps are in the first."""
     rng, model = np.random.default_rng(0), SequenceRegressor(2, 3, seed=0, dtype="float64")
     given = {"inputs": rng.standard_normal((2, 4, 6)), "targets": rng.standard_normal((1, 4)), "weights": rng.random(4)}
-    whole = model.train_step(Batch(**given, lengths=[6, 1, 3, 4]))
+    batch = Batch(**given, lengths=[6, 0, 3, 4])
+    whole, on_host = model.train_step(batch), model.train_step(batch, segment_length=2)
     there = SequenceRegressor(**model.config, parameters=device.to(model.parameters))
-    parts = there.train_step(Batch(**device.to(given), lengths=[6, 1, 3, 4]), segment_length=2)
+    parts = there.train_step(Batch(**device.to(given), lengths=[6, 0, 3, 4]), segment_length=2)
     expected = {**whole.gradients, "loss": whole.loss}
-    for name, found in host({**parts.gradients, "loss": parts.loss}).items():
-        np.testing.assert_allclose(found, expected[name], rtol=1e-9, atol=1e-12, err_msg=name)
+    for found in (host({**parts.gradients, "loss": parts.loss}), {**on_host.gradients, "loss": on_host.loss}):
+        for name, value in found.items():
+            np.testing.assert_allclose(value, expected[name], rtol=1e-9, atol=1e-12, err_msg=name)
 
 
 def pairs_of(rng, shapes=((4, 3), (2, 4), (4, 3)), n=4):

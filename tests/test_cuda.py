@@ -29,7 +29,7 @@ import rnnx.functional.losses
 import rnnx.optim
 from rnnx._core import arrays as ns
 from rnnx.cells import BUILT_IN
-from rnnx.engines.gpu import codegen, geometry, operation_kernels, persistent, sending
+from rnnx.engines.gpu import codegen, geometry, operation_kernels, operations, persistent, sending
 from rnnx.engines.gpu.cublas import Blas
 from rnnx.engines.gpu.device import Matrix, Processor, Stack
 from rnnx.engines.gpu.kernel import kernel_names, read
@@ -106,6 +106,7 @@ def test_the_operations_of_a_training_step_compile_without_spills(dtype, chip):
     adam = rnnx.optim.Adam()
     kinds = tuple((name, "float32" if name == "rate" else "") for name in adam.numbers(0.1, 1))
     table = [operation_kernels.elementwise_kernel(adam.rule, kinds, 4), operation_kernels.squares_kernel()]
+    table += [operation_kernels.elementwise_kernel(operations._same, (), 1)]
     losses = (rnnx.functional.losses.CROSS_ENTROPY, rnnx.functional.losses.SQUARED_ERROR)
     sources = [(one.source, ("-fmad=false",)) for one in table] + [(operation_kernels.finish_kernels()[0], ())]
     sources += [(operation_kernels.loss_kernel(loss, weighted)[1], ()) for loss in losses for weighted in (False, True)]

@@ -8,6 +8,7 @@ from conftest import NO_COMPILER
 
 from rnnx import engines, use_engine
 from rnnx.models import Masks
+from rnnx.models.masks import dropped
 
 DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16])
 SHAPES = pytest.mark.parametrize("shape", [(5, 3, 4), (8, 2, 1), (1, 1, 3), (33, 17, 2), (128, 40, 3)])
@@ -44,3 +45,37 @@ def test_masks_of_the_gpu_engine(shape, dtype):
             assert found.dtype == dtype
             assert found.strides[0] == like.itemsize  # time-major
             assert np.array_equal(found, masks.kept("_l0", rate, shape, like, value))
+
+
+@SHAPES
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_dropout_of_the_cpu_engine(shape, dtype, rng, monkeypatch):
+    """It has the bits of a product with the mask, also of its cotangent, which need not be contiguous."""
+    x, d = (rng.standard_normal(shape[::-1]).astype(dtype).T for _ in range(2))
+    x.flat[:3] = np.nan, np.inf, -0.0
+    for seed, start, rate in (((7, 2**40), 5, 0.5), ((123, 9), 2**33, 0.1)):
+        masks = Masks(seed, start)
+        mask = masks.draw("_l0", rate, x)
+        with np.errstate(invalid="ignore"):
+            expected = x * mask
+        with monkeypatch.context() as patch:
+            patch.setattr(Masks, "draw", None)  # no mask is made
+            found, again = dropped(x, masks, "_l0", rate)
+        assert found.tobytes() == expected.tobytes()
+        assert found.T.flags.c_contiguous
+        for other in (d.copy(order="K"), np.repeat(d, 2, axis=0)[::2], np.array(d, order="C")):
+            assert np.array_equal(again(other), d * mask)
+        unwritable = d.copy(order="K")
+        unwritable.flags.writeable = False
+        assert np.array_equal(again(unwritable), d * mask)
+
+
+def test_dropout_of_other_arrays(rng):
+    x = rng.standard_normal((5, 3, 4)).astype(np.float16)
+    masks = Masks((3, 1))
+    for given in (x, x[:, :0]):
+        found, again = dropped(given, masks, "_l0", 0.5)
+        mask = masks.draw("_l0", 0.5, given)
+        assert found.dtype == np.float16
+        assert np.array_equal(found, given * mask)
+        assert np.array_equal(again(given), given * mask)

@@ -1,5 +1,6 @@
 """The operations of a training step outside the recurrent layers, on every engine; see `rnnx.engines.operations`."""
 
+import itertools
 import shutil
 
 import numpy as np
@@ -15,6 +16,7 @@ from rnnx.engines.cpu.runtime.thread_policy import use_policy
 from rnnx.engines.reference.operations import OPERATIONS as REFERENCE
 from rnnx.losses import SquaredError
 from rnnx.models import Masks
+from rnnx.models.masks import dropped
 
 
 @pytest.fixture(params=["cpu", "emulated"])
@@ -197,6 +199,19 @@ def test_sixteen_bits(rng):
     assert_close(operations.norm([y]), np.linalg.norm(y.astype("float64")), TENSOR["float16"])
 
 
+@pytest.mark.parametrize("engine", ["emulated", "reference"])
+def test_arrays_one_after_the_other(engine, rng):
+    """More than eight of them, which a graph may not concatenate at once; some are not contiguous, or empty."""
+    if engine == "emulated":
+        pytest.importorskip("emulated_engine")
+    arrays = [rng.standard_normal(n) for n in (3, 1, 0, 200, 7, 1, 1, 2, 64, 5, 9)] + [
+        rng.standard_normal((4, 5))[:, 2]
+    ]
+    with rnnx.use_engine(engine):
+        found = engines.joined(np, arrays)
+    assert np.array_equal(found, np.concatenate(arrays))
+
+
 def test_launches_of_operations(rng):
     """One kernel for a rule on all arrays, after one that brings their addresses; a reduction needs a second one.
 
@@ -210,12 +225,31 @@ def test_launches_of_operations(rng):
         for call, launches in (
             (lambda: operations.elementwise(everything, NUMBERS, [(a, a) for a in arrays]), ["send", "elementwise"]),
             (lambda: operations.norm(arrays), ["send", "squares", "finish_norm"]),
+            (lambda: operations.joined([a.reshape(-1) for a in arrays]), ["send", "elementwise"]),
             (lambda: rnnx.squared_error(arrays[0][None], arrays[0][None] + 1), ["loss", "finish_mean"]),
             (lambda: rnnx.softmax_cross_entropy(arrays[0][None], np.zeros((3, 4), int)), ["loss", "finish_mean"]),
         ):
             log.clear()
             call()
             assert log == launches
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("shape", [(5,), (1, 6), (27, 4, 3), (70, 9), (33, 1), (4, 0)])
+def test_softmax(dtype, shape, rng):
+    x = 30 * rng.standard_normal(shape).astype(dtype)
+    x.flat[:1] = 1e4
+    others = [x.copy(), x.copy(), x.copy()]
+    for other, value in zip(others, (np.nan, -np.inf, np.inf), strict=True):
+        other.flat[-1:] = value
+    for given, order in itertools.product((x, *others), "CF"):
+        with np.errstate(invalid="ignore"):
+            found = rnnx.softmax(np.array(given, order=order))
+            with rnnx.use_engine("reference"):
+                expected = rnnx.softmax(given)
+        assert found.dtype == dtype
+        assert found.flags[f"{order}_CONTIGUOUS"]
+        np.testing.assert_allclose(found, expected, ENGINES_TOLERANCE[dtype], 1e-30)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -229,7 +263,9 @@ def test_threads_share_large_operations(dtype, rng):
     calls = (
         lambda: rnnx.softmax_cross_entropy(y, classes, lengths=lengths),
         lambda: SquaredError()(y, y[::-1], lengths=lengths, weights=np.arange(40.0)),
+        lambda: [rnnx.softmax(np.asfortranarray(y))],
         lambda: [Masks((1, 2), 3).kept("_l0", 0.3, (70, 40, 30), like)],
+        lambda: [(found := dropped(a, Masks((1, 2), 3), "_l0", 0.3))[0], found[1](a)],
         lambda: [d for tree in adam.update(parameters, gradients, state, 3) for d in tree.values()],
         lambda: [rnnx.dense_forward(a, parameters["W"][:, :70], np.ones((210, 1), dtype))],
     )  # fmt: skip

@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from problems import ENGINES_TOLERANCE, TOLERANCE, assert_close
 
 import rnnx
 from rnnx import engines
 from rnnx._core import kinds
-from rnnx.functional import caches, prepared, recurrent, schedule, signatures
+from rnnx.functional import caches, prepared, schedule, signatures, steps
 
 N_X, N_A, M, T = 2, 3, 2, 4
 CELLS = ("lstm", "gru_reset_after", "unicornn", "gru_d")  # with two states, vectors computed once, extra inputs
@@ -27,6 +28,7 @@ def forget():
     signatures._signatures._found.clear()
     prepared._backward._found.clear()
     caches._known._found.clear()
+    steps._steps._found.clear()
 
 
 def arrays_of(cell, rng):
@@ -423,7 +425,7 @@ def test_single_steps(cell, engine, rng, monkeypatch):
         (found, gradients, *_), x = step(cell, given), given["x"][:, :, :1]
         monkeypatch.setattr(schedule, "forward", None)
         monkeypatch.setattr(caches, "_checked", None)
-        monkeypatch.setattr(recurrent, "_backward", None if engine == "cpu" else recurrent._backward)
+        monkeypatch.setattr(steps, "checked_backward", None if engine == "cpu" else steps.checked_backward)
         again = step(cell, given)
         monkeypatch.undo()
         states, y, kept = rnnx.recurrent_forward(cell, x, given["s0"], given["parameters"])
@@ -450,14 +452,39 @@ def test_the_cache_of_a_step_is_a_tuple_that_can_be_copied(rng):
     assert backward().keys() == plain.keys()
 
 
-@pytest.mark.parametrize(("n_a", "copies"), [(5, True), (128, False)])
-def test_caches_of_steps_copy_only_small_parameters(n_a, copies):
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("cell", ["rnn", "lstm"])
+def test_caches_of_steps_refer_to_the_parameters(cell, order, rng):
     """A program may keep the caches of many steps."""
-    p = rnnx.initialize_parameters("lstm", n_x=64, n_a=n_a, rng=0)
-    xt, s0 = np.ones((64, 2), "float32"), np.zeros((n_a, 2), "float32")
+    given = arrays_of(cell, rng)
+    given["x"] = np.array(given["x"], order=order)
     with rnnx.use_engine("cpu"):
-        *_, cache = rnnx.lstm_cell_forward(xt, s0, s0, p)
-    assert (type(cache) is not tuple) == copies
+        *_, cache, backward = step(cell, given)
+        size = sum(a.nbytes for a in cache[:-1]) + sum(s.nbytes for s in given["s0"])
+        assert cache.kept.memory.nbytes <= size + 64 * 2 * len(cache)  # of cache lines
+        for value in given["parameters"].values():
+            value *= 1.5
+        found, expected = backward(), step_of_tuple(cell, cache)
+    for name, d in expected.items():
+        assert_close(found[name], d, TOLERANCE["float32"], name)
+
+
+def step_of_tuple(cell, cache):
+    """Return the gradients for a cache tuple that a learner has built."""
+    ones = [np.ones_like(cache[0])] * (2 if cell == "lstm" else 1)
+    return getattr(rnnx, f"{cell}_cell_backward")(*ones, tuple(cache))
+
+
+def test_wrong_cotangents_of_a_step(rng):
+    """After right ones of a step like it, too."""
+    *_, cache, backward = step("lstm", given := arrays_of("lstm", rng))
+    for _ in range(2):
+        for wrong in (np.ones((N_A, M + 1), "float32"), np.ones(N_A, "float32")):
+            with pytest.raises(ValueError, match="`dc_next` must have shape"):
+                rnnx.lstm_cell_backward(np.ones_like(given["s0"][0]), wrong, cache)
+        backward()
+    wide = rnnx.lstm_cell_backward(np.ones((N_A, M)), np.ones((N_A, M)), cache)
+    assert {d.dtype for d in wide.values()} == {np.dtype("float64")}
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
@@ -471,3 +498,18 @@ def test_what_a_step_returns_belongs_to_the_caller(cell, rng):
     for name, d in backward().items():
         np.testing.assert_array_equal(d, expected[name])
     assert np.isfinite(cache[0]).all()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(("n_x", "n_a", "m"), [(27, 50, 1), (27, 50, 3), (100, 401, 33)])
+def test_outputs_of_a_step(n_x, n_a, m, dtype, rng):
+    """Those of small layers are part of the step; a large one runs as in a sequence."""
+    p = rnnx.initialize_parameters("rnn", n_x, n_a, n_x, rng=0, dtype=dtype)
+    x, a0 = rng.standard_normal((n_x, m, 1)).astype(dtype), rng.standard_normal((n_a, m)).astype(dtype)
+    with rnnx.use_engine("cpu"):
+        for _ in range(2):
+            a, y, _ = rnnx.rnn_cell_forward(x[:, :, 0], a0, p)
+        _, expected, _ = rnnx.rnn_forward(x, a0, p)
+    assert_close(y, expected[:, :, 0], ENGINES_TOLERANCE[dtype])
+    y[...] = np.nan  # it belongs to the caller
+    assert np.isfinite(a).all()

@@ -26,6 +26,7 @@ ONLY_NUMPY = {np.ndarray}
 INDEX = np.dtype(np.int64)  # of lengths and index inputs, in libraries with NumPy's dtypes
 _DTYPE = operator.attrgetter("dtype")
 _HALVES = ("float16", "bfloat16")
+_MOST_JOINED = 8  # arrays
 
 
 @lru_cache(maxsize=16)
@@ -313,6 +314,18 @@ def joined(xp: Namespace, arrays: Sequence[Array]) -> Array:
             shape = sum(map(len, arrays)), *first.shape[1:]
             return np.ndarray(shape, first.dtype, base, at[0] - start)
     return xp.concat(arrays)
+
+
+def concat(xp: Namespace, arrays: Sequence[Array], axis: int = 0) -> Array:
+    """Concatenate arrays, on a device at most eight at a time.
+
+    For more, CuPy copies a table of addresses from the host. A captured graph would copy whatever is there later.
+    """
+    arrays = list(arrays)
+    while len(arrays) > _MOST_JOINED and not is_on_host(arrays[0]):
+        groups = [arrays[i : i + _MOST_JOINED] for i in range(0, len(arrays), _MOST_JOINED)]
+        arrays = [xp.concat(group, axis=axis) if len(group) > 1 else group[0] for group in groups]
+    return xp.concat(arrays, axis=axis)
 
 
 def owned_copy(xp: Namespace, array: Array) -> Array:

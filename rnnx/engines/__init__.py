@@ -2,7 +2,7 @@
 
 import contextlib
 import contextvars
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -139,6 +139,12 @@ def masks(xp: Any) -> Callable[..., Array] | None:
     return found
 
 
+def dropout(xp: Any) -> Callable[..., tuple[Array, Callable[[Array], Array]] | None] | None:
+    """Return the function that applies dropout to arrays of namespace `xp`; None if there is none."""
+    found: Any = getattr(load(select(xp)), "dropped", None)
+    return found
+
+
 def settings(xp: Any) -> tuple[Any, ...]:
     """Return what the results for arrays of namespace `xp` depend on besides the arguments."""
     return select(xp), chosen.get()
@@ -157,6 +163,13 @@ def matmul(xp: Any, a: Array, b: Array, bias: Array | None = None) -> Array:
 def product(xp: Any, a: Array, b: Array) -> Array:
     """Compute a @ b as `matmul` does, but in the dtype of the arrays; on a device also of stacks of matrices."""
     return load(select(xp)).matmul(a, b)
+
+
+def joined(xp: Any, arrays: Sequence[Array]) -> Array:
+    """Return arrays of one dtype, each of shape (n,), one after the other."""
+    found = getattr(operations(xp), "joined", None)
+    result: Array = ns.concat(xp, arrays) if found is None else found(arrays)
+    return result
 
 
 def operations(xp: Any, m: int = 1) -> Operations:

@@ -47,7 +47,11 @@ class Loss(NamedTuple):
 
 
 class Operations(Protocol):
-    """Operations on arrays of one library and device. They change no argument, except `out`."""
+    """Operations on arrays of one library and device. They change no argument, except `out`.
+
+    Some have a method ``softmax(y)``, the softmax along the first axis, or None for arrays that it does not take; or
+    ``joined(arrays)``, which returns arrays (n,) of one dtype one after the other, in one launch.
+    """
 
     def elementwise(
         self, rule: Rule, numbers: Numbers, rows: Sequence[Arrays], out: Sequence[Arrays | None] | None = None

@@ -106,13 +106,6 @@ class Tape(Portable):
         """The final states, each (m, n)."""
         return tuple([s[-1, :, :] for s in self.states])
 
-    def first_step(self) -> tuple[Arrays, Arrays, Arrays]:
-        """Return the states after the first step, those before it, and the values in ``cell.saved``, each (n, m)."""
-        assert self.saved is not None
-        xp, pairs = self.xp, [(s[1, :, :], s[0, :, :]) for s in self.states]
-        after, before = (tuple(map(xp.matrix_transpose, states)) for states in zip(*pairs, strict=True))
-        return after, before, tuple([xp.matrix_transpose(v[0, :, :]) for v in self.saved])
-
     @property
     def n_a(self) -> int:
         """Number of hidden units."""
@@ -194,6 +187,24 @@ class Stepper(Protocol):
         """Continue from these states, (n, m)."""
 
 
+class PreparedStep(Protocol):
+    """A single step, and its backward step, for arrays of the same kinds, which are not checked or copied."""
+
+    def forward(self, arrays: Arrays) -> tuple[Arrays, Array | None, Arrays, Any]:
+        """Run a step on xt, the states before it and all parameters.
+
+        Return the states after it, (n, m); the outputs, (n_y, m), if there is an output layer and the engine runs it;
+        what the cache tuple holds, namely those states, those before it and the values in ``cell.cache``, all of which
+        belong to the tuple; and what `backward` needs.
+        """
+
+    def backward(self, kept: Any, cotangents: Sequence[Array | None]) -> tuple[Array, Arrays, dict[str, Array]]:
+        """Return the gradients of xt, the states before the step and the parameters, by "d" + key.
+
+        `cotangents` are those of the states after it, (n, m), of the step's dtype; None means zeros.
+        """
+
+
 class StepCapture(Protocol):
     """Captures the work of a training step on a device, so that one launch repeats it on the same arrays."""
 
@@ -213,8 +224,11 @@ class Engine(Protocol):
     An engine that also takes arrays of 16-bit dtypes, and computes in float32, has an attribute `halves`, True. One on
     whose device training steps can be captured has an attribute `steps`, a `StepCapture`. One that makes the masks of
     `rnnx.models.Masks`, with the same bits, has a method ``kept(key, start, rate, shape, like, value)``, where `key` is
-    an array of two int64 on the device of `like`. One that runs single steps without a tape has a method
-    ``one_step(call)``, which returns the states after the step and the values in ``cell.saved``, (n, m).
+    an array of two int64 on the device of `like`; one that also applies them has a method
+    ``dropped(key, start, rate, x, value)``, which returns x with dropout, and a function that does the same to its
+    cotangent, which it may overwrite, or None for arrays of other dtypes. One that runs single steps without a tape has
+    a method ``one_step(call)``, which returns the states after the step and the values in ``cell.saved``, (n, m); one
+    that prepares them has a method ``prepared_step(call)``, which returns a `PreparedStep`.
     """
 
     def forward(self, call: Call, *, keep: bool) -> tuple[Arrays, Tape]:

@@ -121,24 +121,6 @@ class Steps(Sequence[Any]):
         return (*after, *before, *gates, self.caches._x[..., t], self.caches._parameters)
 
 
-class StepCache(tuple[Any, ...]):
-    """The cache tuple of a single step, and the caches of the pass that made it, of which the tuple holds views."""
-
-    caches: Caches
-
-    @classmethod
-    def of(cls, caches: Caches) -> "StepCache":
-        """Return the tuple of the only step of caches."""
-        tape = caches._live()
-        after, before, saved = tape.first_step()
-        if tape.cell.cache != tape.cell.saved:
-            named = dict(zip(tape.cell.saved, saved, strict=True))
-            saved = tuple([named[name] for name in caches.cell.cache])
-        cache = cls((*after, *before, *saved, caches._x, caches._parameters))
-        cache.caches = caches
-        return cache
-
-
 class _Steps(NamedTuple):
     """What follows from the kinds of the arrays of cache tuples; `indices`: whether xt holds indices."""
 

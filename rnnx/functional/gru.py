@@ -8,7 +8,8 @@ from rnnx._core.checks import flag
 from rnnx.cells import Cell
 from rnnx.cells.gru import GRU, GRU_RESET_AFTER
 from rnnx.functional.caches import Caches
-from rnnx.functional.recurrent import recurrent_backward, recurrent_forward, step_backward, step_forward
+from rnnx.functional.recurrent import recurrent_backward, recurrent_forward
+from rnnx.functional.steps import step_backward, step_forward
 
 
 def gru_cell_forward(

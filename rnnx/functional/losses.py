@@ -4,14 +4,7 @@ from typing import Any
 
 from rnnx.cells.vocabulary import Ops
 from rnnx.engines.operations import Loss, Statistic
-
-
-def _largest(_ops: Ops, y: Any, _target: Any) -> Any:
-    return y
-
-
-def _shifted_exp(ops: Ops, y: Any, _target: Any, largest: Any) -> Any:
-    return ops.exp(y - largest)  # cannot overflow
+from rnnx.engines.softmax import LARGEST, TOTAL
 
 
 def _at_target(ops: Ops, y: Any, target: Any, largest: Any, _total: Any) -> Any:
@@ -43,7 +36,7 @@ def _square_gradient(_ops: Ops, y: Any, target: Any, _total: Any) -> tuple[Any]:
 # L = log(sum(exp(y))) - y_target
 CROSS_ENTROPY = Loss(
     True,
-    (Statistic("maximum", _largest), Statistic("sum", _shifted_exp), Statistic("sum", _at_target)),
+    (LARGEST, TOTAL, Statistic("sum", _at_target)),
     _log_likelihood,
     _softmax_gradient,
 )

@@ -6,7 +6,8 @@ from typing import Any
 from rnnx._core.arrays import Array
 from rnnx.cells.lstm import LSTM
 from rnnx.functional.caches import Caches
-from rnnx.functional.recurrent import recurrent_backward, recurrent_forward, step_backward, step_forward
+from rnnx.functional.recurrent import recurrent_backward, recurrent_forward
+from rnnx.functional.steps import step_backward, step_forward
 
 
 def lstm_cell_forward(
@@ -29,7 +30,8 @@ def lstm_cell_forward(
     a_next, c_next : array, shape (n_a, m)
     yt_pred : array, shape (n_y, m), or None without Wy and by
     cache : tuple
-        (a_next, c_next, a_prev, c_prev, ft, it, cct, ot, xt, parameters), for `lstm_cell_backward`.
+        (a_next, c_next, a_prev, c_prev, ft, it, cct, ot, xt, parameters), for `lstm_cell_backward`, which reads the
+        caller's `xt` and `parameters`.
 
     See Also
     --------

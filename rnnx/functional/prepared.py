@@ -18,7 +18,6 @@ from rnnx.functional.resets import with_resets
 from rnnx.functional.signatures import Signature
 
 _MOST = 32  # passes of a signature
-_MOST_COPIED = 2**15  # elements of the parameters that each kept step may copy
 
 
 class Forward:
@@ -46,8 +45,6 @@ class Forward:
     def run(self, arrays: Arrays, ends: Array | None) -> tuple[Arrays, Tape]:
         """Run the pass on x, the given initial states, the extra inputs and the parameters."""
         found, hoisted = self._found, self._hoisted
-        if found.one_step:
-            arrays = (arrays[0][..., None], *arrays[1:])
         if found.indices and (self._device is None or arrays[0].dtype != INDEX):
             arrays = (found.checked_indices(arrays[0], ends), *arrays[1:])
         if hoisted is None:
@@ -94,22 +91,6 @@ def run(
     if inputs:
         caches.inputs = {name: array.ndim for name, array in inputs.items()}
     return states, caches, ends, parameters
-
-
-def run_step(
-    found: Signature, arrays: Arrays, xt: Array, s0: Sequence[Array | None], parameters: Mapping[str, Array]
-) -> tuple[Arrays, Caches] | None:
-    """Run a single step as `run` does; return states (n, m), and caches.
-
-    None if it is not prepared, or if the caches, of which a caller may keep one a step, would copy large parameters.
-    """
-    if not found.is_exact or not arrays or found.n_parameters > _MOST_COPIED:
-        return None
-    ready = _ready(found, (True, False, True, engines.state()), xt, s0, parameters, None, None)
-    if ready is None:
-        return None
-    states, tape = ready.run(arrays, None)
-    return tuple([s[..., 0] for s in states]), Caches(ready.name, tape, xt, parameters, found.cell)
 
 
 def _ready(found: Signature, key: tuple[bool, bool, bool, Any], *arguments: Any) -> Forward | None:

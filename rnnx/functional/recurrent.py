@@ -7,12 +7,11 @@ from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx._core.checks import flag
 from rnnx._core.layout import zero_past_end
-from rnnx._core.underflow import ignore_underflow
 from rnnx.cells import Cell, cell_of
 from rnnx.engines.protocol import Gradients
 from rnnx.functional import arguments, prepared, schedule, signatures
 from rnnx.functional.activations import of_columns
-from rnnx.functional.caches import Caches, StepCache
+from rnnx.functional.caches import Caches
 from rnnx.functional.cotangents import check_cotangents
 from rnnx.functional.heads import dense
 from rnnx.functional.resets import of_cell
@@ -86,7 +85,7 @@ def recurrent_forward(
     found, arrays = signatures.signature(cell, x, s0, parameters, inputs)
     keep = flag("keep_caches", keep_caches)
     outputs, caches, ends, parameters = prepared.run(found, arrays, x, s0, parameters, inputs, lengths, resets, keep)
-    return outputs, _head(found, parameters, outputs[0], ends), caches
+    return outputs, head(found, parameters, outputs[0], ends), caches
 
 
 def recurrent_backward(
@@ -145,7 +144,7 @@ def recurrent_backward(
     if gradients is None:
         named = arguments.by_state("ds", ds, cell, "d{}")
         final = arguments.by_state("ds_final", ds_final, cell, "d{}_final")
-        gradients = _backward(cell, named, final, "caches", caches, flag("consume", consume), call)
+        gradients = checked_backward(cell, named, final, "caches", caches, flag("consume", consume), call)
     elif consume:
         caches.consume()
     dx, ds0, of_parameters, d_inputs = gradients
@@ -168,39 +167,7 @@ def _of_given(caches: Any, d_inputs: Mapping[str, Array]) -> dict[str, Array]:
     return found
 
 
-@ignore_underflow
-def step_forward(
-    cell: Cell, xt: Array, states: Mapping[str, Array], parameters: Mapping[str, Array]
-) -> tuple[tuple[Array, ...], Array | None, tuple[Any, ...]]:
-    """Run one step; return the states (n_a, m), yt_pred and the course's cache tuple."""
-    previous = tuple(states.values())
-    found, arrays = signatures.signature(cell, xt, previous, parameters, names=tuple(states), one_step=True)
-    done = prepared.run_step(found, arrays, xt, previous, parameters)
-    if done is not None:
-        after, caches = done
-        return after, _head(found, parameters, after[0]), StepCache.of(caches)
-    call = found.call(xt, previous, parameters, None, None)
-    after, values = schedule.one_step(call)
-    return after, _head(found, call.parameters, after[0]), (*values, xt, parameters)
-
-
-@ignore_underflow
-def step_backward(cell: Cell, ds: Mapping[str, Array], cache: tuple[Any, ...]) -> dict[str, Array]:
-    """Return the gradients of one step: dxt (not for indices), d<state>_prev per state, "d" + key per parameter."""
-    if not isinstance(cache, tuple):
-        raise TypeError(f"`cache` must come from {cell.name}_cell_forward; got {type(cache).__name__}")
-    # The step is a sequence of length one, so its cotangents are those of the final states.
-    caches = cache.caches if type(cache) is StepCache and cache.caches.cell == cell else ([cache], None)
-    call = prepared.Backward.of(cell, (), caches, tuple(ds.values()))
-    dx, ds_prev, gradients, _ = call.run() or _backward(
-        cell, dict.fromkeys(cell.states), ds, "cache", caches, call=call
-    )
-    previous = {f"d{state}_prev": d for state, d in zip(cell.states, ds_prev, strict=True)}
-    inputs = {} if dx is None else {"dxt": dx[:, :, 0]}
-    return {**inputs, **previous, **gradients}
-
-
-def _backward(
+def checked_backward(
     cell: Cell,
     ds: Mapping[str, Array | None],
     ds_final: Mapping[str, Array | None],
@@ -220,7 +187,7 @@ def _backward(
     return of_cell(tape.xp, cell, tape.cell, gradients)
 
 
-def _head(found: Signature, parameters: Mapping[str, Array], a: Array, ends: Array | None = None) -> Array | None:
+def head(found: Signature, parameters: Mapping[str, Array], a: Array, ends: Array | None = None) -> Array | None:
     """Return the softmax outputs, zero past each length, or None without an output layer."""
     weights, bias = found.cell.head
     if weights not in parameters:

@@ -6,7 +6,8 @@ from typing import Any
 from rnnx._core.arrays import Array
 from rnnx.cells.rnn import RNN
 from rnnx.functional.caches import Caches
-from rnnx.functional.recurrent import recurrent_backward, recurrent_forward, step_backward, step_forward
+from rnnx.functional.recurrent import recurrent_backward, recurrent_forward
+from rnnx.functional.steps import step_backward, step_forward
 
 
 def rnn_cell_forward(
@@ -30,7 +31,7 @@ def rnn_cell_forward(
     a_next : array, shape (n_a, m)
     yt_pred : array, shape (n_y, m), or None without Wya and by
     cache : tuple
-        (a_next, a_prev, xt, parameters), for `rnn_cell_backward`.
+        (a_next, a_prev, xt, parameters), for `rnn_cell_backward`, which reads the caller's `xt` and `parameters`.
 
     See Also
     --------

@@ -3,7 +3,6 @@
 Symbols: n_x inputs, n_a hidden units, m examples, T_x time steps.
 """
 
-import math
 from collections.abc import Iterable, Mapping
 from itertools import zip_longest
 from typing import Any
@@ -34,8 +33,6 @@ class Signature:
     is_exact : bool
         Whether the arrays can be passed on as they are, in the order given: all have that dtype, except for indices,
         and none of the extra inputs is missing or has one value for all units.
-    n_parameters : int
-        Number of elements of the parameters.
     passes : dict
         Prepared passes; see `schedule.prepared`.
     """
@@ -62,7 +59,6 @@ class Signature:
             check_input(cell, name, array, n_a, m, None if one_step else x.shape[-1])
         self.kind, self.n_a, self.m, self.one_step = (xp, device, dtype), n_a, m, one_step
         self.n_steps = 1 if one_step else x.shape[-1]
-        self.n_parameters = sum(math.prod(shape) for _, shape in shapes[1])
         arrays = (*(() if self.indices else (x,)), *states.values(), *inputs.values(), *parameters.values())
         whole = [tuple(inputs[name].shape) == (cell.size(name, n_a), m, *steps) for name in inputs]
         is_complete = all(whole) and tuple(order) == cell.inputs

@@ -1,8 +1,9 @@
 """The masks of dropout and zoneout. Dimensions: n features, m examples, T steps."""
 
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from rnnx import engines
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx._core.checks import integer
+from rnnx._core.underflow import ignore_underflow
 from rnnx._core.words import shown
 
 
@@ -96,14 +98,19 @@ class Masks:
         return ns.namespace(like).asarray(self.key(place).view(np.int64), device=ns.device(like))
 
 
-def dropped(x: Array, mask: Array, *, in_place: bool = False) -> Array:
-    """Apply a mask from `Masks.draw` to x, or to the cotangent of the result; `in_place`: x may be overwritten."""
-    if not ns.is_on_host(x):
-        return x * mask
-    operations, out = engines.operations(ns.namespace(x), x.size), [(x,)] if in_place else None
-    ((result,),) = operations.elementwise(_product, {}, [(x, mask)], out)
-    return result
+def dropped(x: Array, masks: Masks, place: str, rate: float) -> tuple[Array, Callable[[Array], Array]]:
+    """Apply the mask of `Masks.draw` to x (n, m, T).
+
+    Return the result, and a function that applies it to the cotangent of the result, which it may overwrite.
+    """
+    own = None if 0 in x.shape else engines.dropout(ns.namespace(x))
+    found = own and own(masks.key_on_device(place, x), masks.start, rate, x, 1 / (1 - rate))
+    if found is not None:
+        return found
+    again = partial(_product, masks.draw(place, rate, x))
+    return again(x), again
 
 
-def _product(_ops: Any, _numbers: Any, x: Any, mask: Any) -> tuple[Any]:
-    return (x * mask,)
+@ignore_underflow
+def _product(mask: Array, x: Array) -> Array:
+    return x * mask

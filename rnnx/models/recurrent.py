@@ -44,7 +44,7 @@ class StackCache:
     """
 
     layers: list[list[Caches]]  # per layer, per direction, forward first
-    masks: list[Array | None]  # dropout masks of the layers' outputs
+    dropout: list[Callable[[Array], Array] | None]  # what applies that of each layer's outputs to their cotangents
     ends: Any  # the lengths as an array (m,) of the library, or None
 
 
@@ -221,12 +221,11 @@ class Recurrent(Layer):
                 outs.append(one.oriented(a, ends))
                 final |= zip(one.state_names, caches.final_state.values(), strict=True)
                 kept.append(caches)
-            x, mask = concatenate(outs), None
+            x, again = concatenate(outs), None
             if masks is not None and self.dropout and k < len(self.layers) - 1:
-                mask = masks.draw(layer[0].suffix, self.dropout, x)
-                x = dropped(x, mask)
+                x, again = dropped(x, masks, layer[0].suffix, self.dropout)
             cache.layers.append(kept)
-            cache.masks.append(mask)
+            cache.dropout.append(again)
         return x, final, cache
 
     def backward(
@@ -263,9 +262,9 @@ class Recurrent(Layer):
         """Run `backward` without checks; `ready` is called with the gradients of each layer."""
         gradients: dict[str, Array] = {}
         d, ends = dout, cache.ends
-        for layer, kept, mask in zip(self.layers[::-1], cache.layers[::-1], cache.masks[::-1], strict=True):
-            if mask is not None and d is not None:
-                d = dropped(d, mask, in_place=True)  # d is of the layer above
+        for layer, kept, again in zip(self.layers[::-1], cache.layers[::-1], cache.dropout[::-1], strict=True):
+            if again is not None and d is not None:
+                d = again(d)  # that of the layer above
             parts, found = [], dict[str, Array]()
             for one, caches in zip(layer, kept, strict=True):
                 tape, engine, _ = schedule.resolve(caches.cell, caches)

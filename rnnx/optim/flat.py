@@ -8,6 +8,7 @@ import copy
 import math
 from typing import Any
 
+from rnnx import engines
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx.optim.base import Tree
@@ -89,7 +90,7 @@ class Joined:
             gap = -math.prod(shape) % _ALIGNMENT
             if gap:
                 pieces.append(self._gap[:gap])
-        return self._xp.concat(pieces)
+        return engines.joined(self._xp, pieces)
 
     def _split(self, joined: Array, pattern: str = "{}") -> Tree:
         """Return the individual arrays, as views where the library has views."""

@@ -133,7 +133,7 @@ def train_in_parts(
     for _ in range(rounds - len(losses)):
         gradients.add(None)
     names = finals[0] if finals else ()
-    joined = {name: model.xp.concat([one[name] for one in finals], axis=1) for name in names}
+    joined = {name: ns.concat(model.xp, [one[name] for one in finals], axis=1) for name in names}
     return Step(_total_loss(group, losses, n, next(iter(trained.values()))), gradients.total(), joined)
 
 

@@ -18,12 +18,14 @@ from rnnx.engines.cpu.codegen.gemm import MC
 from rnnx.engines.cpu.descriptor.builder import PassKey, kept_format, product
 from rnnx.engines.cpu.descriptor.layout import contiguous, memory_of
 from rnnx.engines.cpu.descriptor.stages import kernels_of
-from rnnx.engines.cpu.operations import OPERATIONS, kept
+from rnnx.engines.cpu.dropout import dropped, kept
+from rnnx.engines.cpu.operations import OPERATIONS
 from rnnx.engines.cpu.plans import BackwardPlan, ForwardPlan
 from rnnx.engines.cpu.runtime.objects import kinds_reader
 from rnnx.engines.cpu.runtime.thread_pool import pool
 from rnnx.engines.cpu.runtime.tuning import panel_vectors
 from rnnx.engines.cpu.stepper import CpuStepper
+from rnnx.engines.cpu.steps import CpuStep
 from rnnx.engines.cpu.tape import run_of
 from rnnx.engines.protocol import Arrays, Call, Cotangents, Gradients, PreparingEngine, Tape
 
@@ -46,6 +48,10 @@ class CpuEngine:
         key = PassKey(call.cell, call.dtype, *sizes, call.indices, keys, call.lengths is not None, kept_format(call))
         return ForwardPlan(call.xp, key, keep, memory, call.only_first).run
 
+    def prepared_step(self, call: Call) -> CpuStep:
+        _read_kinds()
+        return CpuStep(call)
+
     def backward(self, tape: Tape, cotangents: Cotangents) -> Gradients:
         given = (*cotangents.states, *cotangents.final)
         return self.prepared_backward(tape, given)(tape, tuple([d for d in given if d is not None]))
@@ -63,7 +69,7 @@ class CpuEngine:
     def matmul(self, a: np.ndarray, b: np.ndarray, bias: np.ndarray | None = None) -> np.ndarray:
         return dense.matmul(a, b, bias)
 
-    kept = staticmethod(kept)
+    kept, dropped = staticmethod(kept), staticmethod(dropped)
 
     def stepper(self, call: Call) -> CpuStepper:
         return CpuStepper(call)

@@ -4,19 +4,18 @@
 import ctypes
 import math
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from rnnx._core.underflow import ignore_underflow
-from rnnx.engines.cpu.codegen import leaves
-from rnnx.engines.cpu.codegen.elementwise import emit_elementwise, emit_squares
+from rnnx.engines.cpu import kernels
 from rnnx.engines.cpu.codegen.ir import lanes
-from rnnx.engines.cpu.codegen.losses import emit_loss
-from rnnx.engines.cpu.descriptor.fields import MASKS, ROWS, TABLE
+from rnnx.engines.cpu.descriptor.fields import ROWS, TABLE
 from rnnx.engines.cpu.descriptor.layout import lines
+from rnnx.engines.cpu.kernels import DTYPES, ONE, Kernel
 from rnnx.engines.cpu.runtime import object_cache
 from rnnx.engines.cpu.runtime.buffer_pool import address, addresses, empty
 from rnnx.engines.cpu.runtime.sharing import Shared
@@ -25,42 +24,12 @@ from rnnx.engines.operations import Arrays, Loss, Numbers, Operations, Rule
 from rnnx.engines.reference.operations import OPERATIONS as REFERENCE
 from rnnx.engines.reference.operations import within
 
-_DTYPES = {np.dtype(np.float32), np.dtype(np.float64)}
 _DTYPE = operator.attrgetter("dtype")
 _BYTE: Any = ctypes.c_char
 _SMALLEST = 1e-280  # of a sum of squares: smaller ones may have lost numbers
 # What a number that an operation computes costs, in numbers that are read or written in the same time.
-_OF_LOSS, _OF_MASK = 12, 4
-_FEW = 250_000  # such numbers are not shared among threads
-
-
-class _Kernel(NamedTuple):
-    address: int
-    run: Callable[..., None]
-    n_results: int
-
-
-def _kernel(arguments: Sequence[str], place: int, n_results: int = 0) -> _Kernel:
-    """Return the kernel at an address."""
-    return _Kernel(place, leaves.python_function(arguments, place), n_results)
-
-
-@lru_cache(maxsize=256)
-def _elementwise(rule: Rule, names: tuple[str, ...], n_arrays: int, dtype: np.dtype) -> _Kernel:
-    counts: list[int] = []
-    code = object_cache.functions(lambda module: counts.append(emit_elementwise(module, rule, names, n_arrays, dtype)))
-    return _kernel(leaves.ELEMENTWISE, code["elementwise"], counts[0])
-
-
-@lru_cache(maxsize=2)
-def _squares(dtype: np.dtype) -> Callable[..., None]:
-    code = object_cache.functions(lambda module: emit_squares(module, dtype))
-    return leaves.python_function(leaves.ELEMENTWISE, code["squares"])
-
-
-@lru_cache(maxsize=64)
-def _loss(loss: Loss, dtype: np.dtype, weighted: bool) -> _Kernel:
-    return _kernel(leaves.LOSS, object_cache.functions(lambda module: emit_loss(module, loss, dtype, weighted))["loss"])
+_OF_LOSS = 12
+FEW = 250_000  # such numbers are not shared among threads
 
 
 @lru_cache(maxsize=1)
@@ -74,7 +43,7 @@ def _shared(job: str, size: int, numbers: int, scratch: int) -> Shared:
     return Shared(_jobs()[job], work, size, lambda _: 1, lambda threads: threads * scratch)
 
 
-def _run_shared(job: str, record: np.ndarray, size: int, numbers: int, scratch: int = 0) -> None:
+def run_shared(job: str, record: np.ndarray, size: int, numbers: int, scratch: int = 0) -> None:
     """Run a job over `size` rows or elements, which reads and writes so many numbers; slices have scratch memory."""
     record["scratch_size"] = scratch = lines(scratch)
 
@@ -83,28 +52,6 @@ def _run_shared(job: str, record: np.ndarray, size: int, numbers: int, scratch: 
         return int(record.ctypes.data)
 
     _shared(job, size, numbers, scratch).run(fill)
-
-
-@lru_cache(maxsize=2)
-def _mask(dtype: np.dtype) -> _Kernel:
-    return _kernel(leaves.MASK, object_cache.emitted_by("codegen.masks", "emit_masks", dtype)["mask"])
-
-
-def kept(
-    key: np.ndarray, start: int, rate: float, shape: tuple[int, int, int], like: np.ndarray, value: float = 1.0
-) -> np.ndarray:
-    """Return a mask (n, m, T) of the dtype of an array; see `rnnx.engines.protocol.Engine`."""
-    n, m, n_steps = shape
-    out = empty((n_steps, m, n), like.dtype if like.dtype in _DTYPES else np.dtype(np.float32))
-    least, number = math.ceil(float(np.float32(rate)) * 2**24), np.array([value], np.float64)
-    kernel, item = _mask(out.dtype), out.itemsize
-    arguments = address(key), start, n_steps, m * n, least, address(number), address(out)
-    if out.size * _OF_MASK < _FEW:
-        kernel.run(*arguments)
-    else:
-        record = np.array((kernel.address, 0, 0, item, *arguments), MASKS)
-        _run_shared("mask", record, n_steps, out.size * _OF_MASK)
-    return (out if out.dtype == like.dtype else out.astype(like.dtype)).T
 
 
 class CpuOperations:
@@ -131,7 +78,7 @@ class CpuOperations:
     @ignore_underflow
     def norm(self, arrays: Sequence[np.ndarray]) -> Any:
         total, dtypes = 0.0, {a.dtype for a in arrays}
-        if not dtypes <= _DTYPES:
+        if not dtypes <= DTYPES:
             return REFERENCE.norm(arrays)
         for dtype in dtypes:
             given: Any = [a for a in arrays if a.dtype == dtype]
@@ -141,7 +88,7 @@ class CpuOperations:
                 places = addresses(given)
             table = np.array([n for a, at in zip(given, places, strict=True) for n in (a.size, at)], np.int64)
             squares = np.empty(64)  # more lanes than a vector has
-            _squares(dtype)(len(given), address(table), address(squares))
+            kernels.squares(dtype).run(len(given), address(table), address(squares))
             total += float(squares[0])
         if not _SMALLEST < total < math.inf:
             return REFERENCE.norm(arrays)
@@ -152,7 +99,7 @@ class CpuOperations:
         self, loss: Loss, y: np.ndarray, targets: np.ndarray, ends: Any, weights: Any = None
     ) -> tuple[Any, np.ndarray]:
         (n_y, m, n_steps), dtype = y.shape, y.dtype
-        if dtype not in _DTYPES or not (loss.of_classes or targets.dtype == dtype):
+        if dtype not in DTYPES or not (loss.of_classes or targets.dtype == dtype):
             return REFERENCE.loss(loss, y, targets, ends, weights)
         rows = np.ascontiguousarray(y.T)
         if loss.of_classes:
@@ -173,26 +120,42 @@ class CpuOperations:
             (weight,) = addresses([by_step])
         terms, values = np.array([float(count * loss.terms(n_y))]), np.empty(n_steps * m)
         gradient = empty(rows.shape, dtype)
-        kernel = _loss(loss, dtype, weights is not None)
+        kernel = kernels.loss(loss, dtype, weights is not None)
         given = addresses([rows, target, lengths, gradient, terms, values])
-        arguments = n_steps, m, n_y // loss.parts, *given, step, row, weight
-        if rows.size * _OF_LOSS < _FEW:
-            kernel.run(*arguments)
-        else:
-            record = np.array((kernel.address, 0, 0, dtype.itemsize, loss.parts, *arguments), ROWS)
-            _run_shared("loss", record, n_steps, rows.size * _OF_LOSS, 8 * m)
+        _run_loss(kernel, rows, loss.parts, n_steps, m, n_y // loss.parts, *given, step, row, weight)
         mean = float(np.add.accumulate(values)[-1]) / float(terms[0])  # one by one
         if not math.isfinite(mean):  # NumPy's functions say what the caller wants to know of errors
             return REFERENCE.loss(loss, y, targets, ends, weights)
         return dtype.type(mean), gradient.T
 
+    @ignore_underflow
+    def softmax(self, y: np.ndarray) -> np.ndarray | None:
+        if y.dtype not in DTYPES or not y.flags.f_contiguous or not y.size:
+            return None
+        n_y, rows, result = y.shape[0], y.T, empty(y.shape[::-1], y.dtype)
+        n = y.size // n_y
+        arrays = [rows, _whole(1, n), result, ONE, np.empty(n)]  # which live until the kernel has run
+        at, *places = addresses(arrays)
+        _run_loss(kernels.softmax(y.dtype), rows, 1, n, 1, n_y, at, at, *places, 0, 0, 0)
+        return result.T
+
+
+def _run_loss(kernel: Kernel, rows: np.ndarray, parts: int, *arguments: int) -> None:
+    """Run the kernel of a loss for the rows of y."""
+    if rows.size * _OF_LOSS < FEW:
+        kernel.run(*arguments)
+    else:
+        n_steps, m, *_ = arguments
+        record = np.array((kernel.address, 0, 0, rows.itemsize, parts, *arguments), ROWS)
+        run_shared("loss", record, n_steps, rows.size * _OF_LOSS, 8 * m)
+
 
 def _run(rule: Rule, numbers: Numbers, rows: Sequence[Arrays], out: Any) -> list[Arrays] | None:
     """Compute a rule; None if the arrays do not have one dtype that is compiled, or C order."""
     dtype = rows[0][0].dtype
-    if dtype not in _DTYPES:
+    if dtype not in DTYPES:
         return None
-    kernel = _elementwise(rule, tuple(numbers), len(rows[0]), dtype)
+    kernel = kernels.elementwise(rule, tuple(numbers), len(rows[0]), dtype)
     results = out
     if out is None:
         results = [tuple([empty(row[0].shape, dtype) for _ in range(kernel.n_results)]) for row in rows]
@@ -209,11 +172,11 @@ def _run(rule: Rule, numbers: Numbers, rows: Sequence[Arrays], out: Any) -> list
     records, values = np.array(table, np.int64), np.array([*numbers.values()], np.float64)
     arguments = len(rows), address(records), address(values) if numbers else 0
     size = sum(table[:: width + 1])
-    if size * width < _FEW:
+    if size * width < FEW:
         kernel.run(*arguments)
     else:
         record = np.array((kernel.address, 0, 0, dtype.itemsize, lanes(dtype), width + 1, *arguments), TABLE)
-        _run_shared("elementwise", record, size, size * width, records.nbytes)
+        run_shared("elementwise", record, size, size * width, records.nbytes)
     return list(results)
 
 

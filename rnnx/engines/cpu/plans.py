@@ -18,7 +18,7 @@ from rnnx.engines.cpu.tape import CpuTape, Kept, Run
 from rnnx.engines.protocol import Arrays, Gradients
 
 
-class _Selection:
+class Selection:
     """The arrays that a job reads, in their order, of those given and further ones.
 
     `changes`: in the same order, what to do with an array first, a function or None.
@@ -32,6 +32,7 @@ class _Selection:
         self._changes = [(k, change) for k, change in enumerate(changes) if change is not None]
 
     def __call__(self, arrays: Arrays) -> Sequence[np.ndarray]:
+        """Return the arrays that a job reads."""
         picked: Sequence[np.ndarray] = self._pick(arrays + self._more)
         if not self._changes:
             return picked
@@ -74,7 +75,7 @@ class ForwardPlan:
         of_states = [memory[k] and to_rows(memory[k]) for k in states]
         of_sequences = [r.change if r else to_indices for r in readings]
         changes = [*of_sequences, *of_states, *[to_contiguous(memory[k]) for k in own]]
-        self._select = _Selection(order, changes, initial)
+        self._select = Selection(order, changes, initial)
         shapes = [(key.n_steps, key.m, cell.size(name, key.n)) for name in cell.states]
         self._outputs = [allocation(shape, key.dtype) for shape in shapes[: len(self.job.outputs)]]
         offsets, size = self.job.block.offsets, self.job.block.size
@@ -87,11 +88,6 @@ class ForwardPlan:
         views = [*after[: self._returned], *(every if key.has_lengths else final)]
         self._states = Views(key.dtype, views, size)
         self._final = Views(key.dtype, final, size)
-        if keep:
-            units, n = [cell.size(name, key.n) for name in (*cell.states, *cell.saved)], len(shapes)
-            places = [at + row for at, row in zip(offsets, rows, strict=False)] + offsets[: len(units)]
-            one = [((key.m, k), at, None) for k, at in zip(units[:n] + units, places, strict=True)]
-            self._first_step = Views(key.dtype, one, size)
         self.known = {"cell": cell, "xp": xp, "dtype": key.dtype, "indices": key.indices, "n_x": key.n_x}
 
     def run(self, arrays: Arrays, lengths: np.ndarray | None) -> tuple[Arrays, CpuTape]:
@@ -129,11 +125,6 @@ class ForwardPlan:
         """Return views of the final states, (1, m, n)."""
         return self._final(memory)
 
-    def first_step(self, memory: np.ndarray) -> tuple[Arrays, Arrays, Arrays]:
-        """See `Tape.first_step`; only with `keep`."""
-        views, n = tuple([a.T for a in self._first_step(memory)]), len(self.key.cell.states)
-        return views[:n], views[n : 2 * n], views[2 * n :]
-
     def fields(self, run: Run) -> dict[str, Any]:
         """Return the fields of the tape."""
         key, n_states, n_keys = self.key, len(self.key.cell.states), len(self.key.keys)
@@ -169,7 +160,7 @@ class BackwardPlan:
         final = tuple([zeros(key.dtype, cell.size(cell.states[k - n_states], key.n), key.m) for k in zero])
         places = [*range(n_states, 2 * n_states), *[k for k in given if k < n_states]]
         changes = [*[of and to_rows(of) for of in memory[n_states:]], *[r.change for r in readings if r]]
-        self._select = _Selection([(*given, *zero).index(k) for k in places], changes, final)
+        self._select = Selection([(*given, *zero).index(k) for k in places], changes, final)
         shapes = [(key.n_steps, key.m, cell.size(name, key.n)) for name in cell.inputs]
         shapes += [] if key.indices else [(key.n_steps, key.m, key.n_x)]
         self._results = [allocation(shape, key.dtype) for shape in shapes]

@@ -42,10 +42,6 @@ class CpuTape(lazy_tape.LazyTape):
         self.__dict__.update(run.plan.known)
         self._run, self.lengths, self.sources = run, lengths, {}
 
-    def first_step(self) -> tuple[Arrays, Arrays, Arrays]:
-        """See `Tape`."""
-        return super().first_step() if run_of(self) is None else self._run.plan.first_step(self._run.memory)
-
     @property
     def final(self) -> Arrays:
         """See `Tape`."""

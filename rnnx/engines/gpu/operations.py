@@ -5,6 +5,7 @@ A table in device memory has the arguments of all rows of a call: their sizes an
 numbers. What changes between the steps of a captured graph are the values there, not the table.
 """
 
+import itertools
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -62,6 +63,15 @@ class GpuOperations:
                 Table(stream, kernel, dtype, [(*rows[k], *results[k]) for k in places], numbers).launch()
         return results
 
+    def joined(self, arrays: Sequence[Array]) -> Array:
+        """Return arrays of one dtype, each of shape (n,), one after the other, in one launch."""
+        ends = list(itertools.accumulate(a.size for a in arrays))
+        with self._stream_of(arrays[0]) as stream:
+            whole = Arena(stream, {"a": ((ends[-1],), np.dtype(arrays[0].dtype))}).array("a")
+        parts = [(whole[end - a.size : end],) for a, end in zip(arrays, ends, strict=True)]
+        self.elementwise(_same, {}, [(a,) for a in arrays], parts)
+        return whole
+
     def norm(self, arrays: Sequence[Array]) -> Array:
         arrays = [ns.contiguous(ns.namespace(a), a) for a in arrays]
         widest = np.dtype(ns.one_dtype(ns.namespace(arrays[0]), arrays))
@@ -113,6 +123,10 @@ class GpuOperations:
                 lengths=end, m=steps[0], n_steps=steps[1], terms=steps[2],
             )  # fmt: skip
             return mean.array("a"), reverse_axes(xp, gradient.array("a"))
+
+
+def _same(_ops: Any, _numbers: Numbers, a: Any) -> tuple[Any]:
+    return (a,)
 
 
 def _usual(row: Arrays, targets: Arrays | None) -> bool:

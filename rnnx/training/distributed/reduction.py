@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
+from rnnx import engines
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx.training.distributed.group import Group
@@ -29,7 +30,7 @@ class Flat:
     def join(self, gradients: Mapping[str, Array]) -> Array:
         """Join gradients in the order of the parameters."""
         pieces = [self._xp.reshape(gradients[name], (-1,)) for name in self.shapes]
-        return self._xp.concat([*pieces, self.zeros(self._padding)] if self._padding else pieces)
+        return engines.joined(self._xp, [*pieces, self.zeros(self._padding)] if self._padding else pieces)
 
     def split(self, flat: Array) -> Arrays:
         """Return the single gradients, as views where the library has views."""

@@ -93,11 +93,17 @@ class Function:
         wide.vector = ir.VectorType(wide.real, wide.lanes)
         return wide
 
+    def of_lanes(self, lanes: int) -> "Function":
+        """Return this function with so many lanes per vector."""
+        other = copy.copy(self)
+        other.parts, other.lanes = 1, lanes
+        other.vector, other.mask = (ir.VectorType(kind, lanes) for kind in (self.real, I1))
+        return other
+
     def of_parts(self, parts: int) -> "Function":
         """Return this function with vectors of so many of the CPU's, whose instructions alternate."""
-        other = copy.copy(self)
-        other.parts, other.lanes = parts, self.lanes // self.parts * parts
-        other.vector, other.mask = (ir.VectorType(kind, other.lanes) for kind in (self.real, I1))
+        other = self.of_lanes(self.lanes // self.parts * parts)
+        other.parts = parts
         return other
 
     def joined(self, vectors: Sequence[ir.Value]) -> ir.Value:

@@ -42,9 +42,11 @@ LOSS = (
     *("n_steps", "m", "n", "y", "target", "lengths", "gradient", "count", "values"),
     *("target_step", "target_row", "weights"),
 )
-# Rows of `size` numbers for `steps` time steps from `start`: the float64 number at `value` where a random integer below
-# 2**24 is at least `least`, else 0. The generator's two words are at `key`.
-MASK = ("key", "start", "steps", "size", "least", "value", "target")
+# A mask is the float64 number at `value` where a random integer below 2**24 is at least `least`, else 0. It has rows of
+# `size` numbers for `steps` time steps from `start`. The generator's two words are at `key`. mask writes the mask to
+# `target`, drop its product with the numbers at `source`, and to `kept` one bit per number, in whole bytes for a step,
+# with which drop_again multiplies by the same mask.
+MASK = ("key", "start", "steps", "size", "least", "value", "target", "source", "kept")
 # Elementwise part of a stage. `arguments` is the address of a KERNEL_HEADER, followed by the addresses of the array
 # arguments in the order of `rnnx.cells.wiring`.
 KERNEL = ("rows", "vectors", "arguments")

@@ -1,80 +1,205 @@
-"""A kernel that draws the masks of dropout, with the bits of NumPy's generator Philox.
+"""Kernels that draw and apply the masks of dropout, with the bits of NumPy's generator Philox.
 
 J. Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011: four 64-bit words are a function of a key and
 a counter. NumPy increases the first word of the counter before every block of four, and splits words into 32-bit
-halves, the low one first, whose high 24 bits are a number from 0 to 1.
+halves, the low one first, whose high 24 bits are a number from 0 to 1. With AVX-512, vectors hold the words of eight
+blocks.
 """
 
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 from llvmlite import ir
 
 from rnnx.engines.cpu.codegen import leaves
-from rnnx.engines.cpu.codegen.ir import I32, I64, Function
+from rnnx.engines.cpu.codegen.ir import I32, I64, Function, features
 
 _NUMBERS = 8  # per block
+_BLOCKS = 8  # at once
 _ROUNDS = 10
 _MULTIPLIERS = 0xD2E7470EE14C6C93, 0xCA5A826395121157
 _INCREMENTS = 0x9E3779B97F4A7C15, 0xBB67AE8584CAA73B  # of the key from round to round
-_WIDE, _DOUBLE = ir.IntType(128), ir.DoubleType()
+_LOW = (1 << 32) - 1
+_DOUBLE, _WIDE, _VECTOR = ir.DoubleType(), ir.IntType(128), ir.VectorType(I64, _BLOCKS)
 
 
 def emit_masks(module: ir.Module, dtype: Any) -> None:
-    """Emit mask, with the arguments declared in `leaves`."""
-    f = Function(module, "mask", leaves.MASK, dtype, public=True)
-    a, build = f.arguments, f.build
-    kind = ir.VectorType(f.real, _NUMBERS)
-    number, zero = f.load(a.value, _DOUBLE), ir.Constant(kind, [0.0] * _NUMBERS)
-    value = _spread(f, number if f.itemsize == 8 else build.fptrunc(number, f.real))
-    least = _spread(f, build.trunc(a.least, I32))
-    key = [f.load(f.sum(a.key, 8 * k), I64) for k in range(2)]
-    with f.loop(a.steps) as t:
-        row = f.sum(a.target, f.times(f.times(t, a.size), f.itemsize))
-        with f.loop(a.size, step=_NUMBERS) as i:
-            block = build.sdiv(i, I64(_NUMBERS))
-            words = _philox(f, key, [f.sum(block, 1), I64(0), I64(0), f.sum(a.start, t)])
-            is_kept = build.icmp_unsigned(">=", _halves(f, words), least)
-            mask = build.select(is_kept, value, zero)
-            target, n_left = f.sum(row, f.times(i, f.itemsize)), build.sub(a.size, i)
-            is_whole = build.zext(f.less(I64(_NUMBERS - 1), n_left), I64)
-            with f.loop(is_whole):
-                build.store(mask, f.pointer(target, kind)).align = f.itemsize
-            with f.loop(build.select(f.less(I64(0), is_whole), I64(0), n_left)) as k:
-                place = f.pointer(f.sum(target, f.times(k, f.itemsize)), f.real)
-                build.store(build.extract_element(mask, build.trunc(k, I32)), place)
-    f.end()
+    """Emit mask, drop and drop_again, with the arguments declared in `leaves`."""
+    mask = _Kernel(module, "mask", dtype)
+    mask.draw(lambda place: place.store(mask.factors(place)))
+    drop = _Kernel(module, "drop", dtype)
+    drop.draw(lambda place: drop.multiply(place.note()))
+    again = _Kernel(module, "drop_again", dtype)
+    again.read(again.multiply)
+
+
+class _Place(NamedTuple):
+    """A vector of the numbers of a step: whether each is kept, and which are not past the end; None for all."""
+
+    f: Function  # with so many lanes
+    step: ir.Value
+    first: ir.Value  # number
+    kept: ir.Value
+    inside: ir.Value | None = None
+
+    def at(self, array: ir.Value) -> ir.Value:
+        """Return the address of the numbers in an array."""
+        f = self.f
+        return f.sum(array, f.times(f.sum(f.times(self.step, f.arguments.size), self.first), f.itemsize))
+
+    def store(self, numbers: ir.Value) -> None:
+        """Store what becomes of the numbers."""
+        self.f.store_vector(numbers, self.at(self.f.arguments.target), self.inside)
+
+    def bits(self) -> ir.Value:
+        """Return a pointer to one bit per number. Steps begin with a byte."""
+        f = self.f
+        row = f.build.lshr(f.sum(f.arguments.size, _NUMBERS - 1), I64(3))
+        at = f.sum(f.arguments.kept, f.times(self.step, row), f.build.lshr(self.first, I64(3)))
+        return f.pointer(at, ir.IntType(f.lanes))
+
+    def note(self) -> "_Place":
+        """Store which numbers are kept."""
+        pointer = self.bits()
+        self.f.build.store(self.f.build.bitcast(self.kept, pointer.type.pointee), pointer).align = 1
+        return self
+
+    def noted(self) -> "_Place":
+        """Load which numbers are kept."""
+        bits = self.f.build.load(self.bits())
+        bits.align = 1
+        return self._replace(kept=self.f.build.bitcast(bits, self.f.mask))
+
+
+class _Kernel:
+    """A kernel under construction."""
+
+    def __init__(self, module: ir.Module, name: str, dtype: Any) -> None:
+        self.f = f = Function(module, name, leaves.MASK, dtype, public=True)
+        number = f.load(f.arguments.value, _DOUBLE)
+        self._value = number if f.itemsize == 8 else f.build.fptrunc(number, f.real)
+
+    def factors(self, place: _Place) -> ir.Value:
+        """Return the mask."""
+        return place.f.build.select(place.kept, place.f.spread(self._value), place.f.constant(0))
+
+    def multiply(self, place: _Place) -> None:
+        """Store the numbers of the source, masked."""
+        numbers = place.f.load_vector(place.at(place.f.arguments.source), place.inside)
+        place.store(place.f.build.fmul(numbers, self.factors(place)))
+
+    def draw(self, use: Callable[[_Place], Any]) -> None:
+        """Emit the loops over all numbers, which draw whether they are kept."""
+        f, a = self.f, self.f.arguments
+        key = [f.load(f.sum(a.key, 8 * k), I64) for k in range(2)]
+        with f.loop(a.steps) as step:
+            done = I64(0)
+            if features().get("avx512dq"):
+                done = f.build.and_(a.size, I64(-_BLOCKS * _NUMBERS))
+                with f.loop(done, step=_BLOCKS * _NUMBERS) as i:
+                    for k, halves in enumerate(_halves_of_blocks(f, _philox(f, key, self._counter(step, i, _VECTOR)))):
+                        use(self._drawn(step, f.sum(i, k * halves.type.count), halves))
+            for i, inside in self._blocks(done):
+                use(self._drawn(step, i, _halves(f, _philox(f, key, self._counter(step, i, I64))), inside))
+        f.end()
+
+    def read(self, use: Callable[[_Place], Any]) -> None:
+        """Emit the loops over all numbers, for which it is known whether they are kept."""
+        f = self.f.of_lanes(_NUMBERS)
+        with f.loop(f.arguments.steps) as step:
+            for i, inside in self._blocks(I64(0)):
+                use(_Place(f, step, i, i, inside).noted())
+        f.end()
+
+    def _blocks(self, start: ir.Value) -> Iterator[tuple[ir.Value, ir.Value | None]]:
+        """Emit the loops over blocks: yield the first number of whole ones, then that of the last one and its mask."""
+        f, size = self.f, self.f.arguments.size
+        whole = f.build.and_(size, I64(-_NUMBERS))
+        with f.loop(whole, start, _NUMBERS) as i:
+            yield i, None
+        inside = f.of_lanes(_NUMBERS).first_lanes(f.build.sub(size, whole))
+        with f.loop(size, whole, _NUMBERS) as i:
+            yield i, inside
+
+    def _counter(self, step: ir.Value, i: ir.Value, kind: ir.Type) -> list[ir.Value]:
+        """Return the counter of the block that begins with number i, or of the blocks from there on."""
+        f = self.f
+        block, step = f.sum(f.build.lshr(i, I64(3)), 1), f.sum(f.arguments.start, step)
+        if kind is I64:
+            return [block, I64(0), I64(0), step]
+        block, step = (f.of_lanes(_BLOCKS).spread(word, I64) for word in (block, step))
+        zero = ir.Constant(kind, [0] * _BLOCKS)
+        return [f.build.add(block, ir.Constant(kind, list(range(_BLOCKS)))), zero, zero, step]
+
+    def _drawn(self, step: ir.Value, i: ir.Value, halves: ir.Value, inside: ir.Value | None = None) -> _Place:
+        """Return the place of numbers from i on, for which these halves of words were drawn."""
+        f = self.f.of_lanes(halves.type.count)
+        numbers = f.build.lshr(halves, ir.Constant(halves.type, [8] * f.lanes))
+        least = f.spread(f.build.trunc(f.arguments.least, I32), I32)
+        return _Place(f, step, i, f.build.icmp_unsigned(">=", numbers, least), inside)
 
 
 def _philox(f: Function, key: list[ir.Value], counter: list[ir.Value]) -> list[ir.Value]:
-    """Return the four words of a counter."""
-    build = f.build
+    """Return the four words of a counter, or of one per lane."""
+    build, kind = f.build, counter[0].type
+    key = key if kind is I64 else [f.of_lanes(_BLOCKS).spread(word, I64) for word in key]
+    multiply = _product if kind is I64 else _product_of_halves
     for _ in range(_ROUNDS):
-        products = [
-            build.mul(build.zext(word, _WIDE), ir.Constant(_WIDE, factor))
-            for word, factor in zip(counter[::2], _MULTIPLIERS, strict=True)
-        ]
-        low = [build.trunc(product, I64) for product in products]
-        high = [build.trunc(build.lshr(product, ir.Constant(_WIDE, 64)), I64) for product in products]
-        first = build.xor(build.xor(high[1], counter[1]), key[0])
-        third = build.xor(build.xor(high[0], counter[3]), key[1])
-        counter = [first, low[1], third, low[0]]
-        key = [build.add(word, ir.Constant(I64, more)) for word, more in zip(key, _INCREMENTS, strict=True)]
+        (low, high), (low_1, high_1) = map(multiply, (build, build), counter[::2], _MULTIPLIERS)
+        first = build.xor(build.xor(high_1, counter[1]), key[0])
+        counter = [first, low_1, build.xor(build.xor(high, counter[3]), key[1]), low]
+        key = [build.add(word, _number(kind, more)) for word, more in zip(key, _INCREMENTS, strict=True)]
     return counter
 
 
+def _number(kind: ir.Type, number: int) -> ir.Constant:
+    return ir.Constant(kind, number if kind is I64 else [number] * _BLOCKS)
+
+
+def _product(build: ir.IRBuilder, word: ir.Value, factor: int) -> tuple[ir.Value, ir.Value]:
+    """Return the low and the high word of a product."""
+    product = build.mul(build.zext(word, _WIDE), ir.Constant(_WIDE, factor))
+    return build.trunc(product, I64), build.trunc(build.lshr(product, ir.Constant(_WIDE, 64)), I64)
+
+
+def _product_of_halves(build: ir.IRBuilder, words: ir.Value, factor: int) -> tuple[ir.Value, ir.Value]:
+    """Return what `_product` does for vectors, whose instructions multiply halves of words."""
+
+    def number(value: int) -> ir.Constant:
+        return _number(words.type, value)
+
+    def low(value: ir.Value) -> ir.Value:
+        return build.and_(value, number(_LOW))
+
+    def high(value: ir.Value) -> ir.Value:
+        return build.lshr(value, number(32))
+
+    halves, factors = (low(words), high(words)), (number(factor & _LOW), number(factor >> 32))
+    (last, middle), (other, first) = ([build.mul(half, one) for half in halves] for one in factors)
+    middle = build.add(middle, high(last))
+    other = build.add(other, low(middle))
+    of_low = build.or_(build.shl(other, number(32)), low(last))
+    return of_low, build.add(build.add(first, high(middle)), high(other))
+
+
 def _halves(f: Function, words: list[ir.Value]) -> ir.Value:
-    """Return the high 24 bits of the eight halves of four words."""
-    halves: ir.Value = ir.Constant(ir.VectorType(I32, _NUMBERS), ir.Undefined)
-    for k in range(_NUMBERS):
-        half = f.build.lshr(words[k // 2], I64(8 + 32 * (k % 2)))
-        half = f.build.and_(f.build.trunc(half, I32), I32((1 << 24) - 1))
-        halves = f.build.insert_element(halves, half, I32(k))
-    return halves
+    """Return the eight halves of four words, in order."""
+    kind = ir.VectorType(I64, len(words))
+    joined: ir.Value = ir.Constant(kind, ir.Undefined)
+    for k, word in enumerate(words):
+        joined = f.build.insert_element(joined, word, I32(k))
+    return f.build.bitcast(joined, ir.VectorType(I32, 2 * len(words)))
 
 
-def _spread(f: Function, value: ir.Value) -> ir.Value:
-    """Broadcast a value to all numbers of a block."""
-    kind = ir.VectorType(value.type, _NUMBERS)
-    first = f.build.insert_element(ir.Constant(kind, ir.Undefined), value, I32(0))
-    zeros = ir.Constant(ir.VectorType(I32, _NUMBERS), [0] * _NUMBERS)
-    return f.build.shuffle_vector(first, ir.Constant(kind, ir.Undefined), zeros)
+def _halves_of_blocks(f: Function, words: list[ir.Value]) -> list[ir.Value]:
+    """Return the halves of the words of all blocks, in order, those of two blocks in each vector."""
+    pairs = [f.joined(words[k : k + 2]) for k in (0, 2)]
+    found = []
+    for block in range(0, _BLOCKS, 2):
+        places = [
+            2 * _BLOCKS * pair + _BLOCKS * word + b for b in (block, block + 1) for pair in (0, 1) for word in (0, 1)
+        ]
+        order = ir.Constant(ir.VectorType(I32, len(places)), places)
+        of_two = f.build.shuffle_vector(*pairs, order)
+        found.append(f.build.bitcast(of_two, ir.VectorType(I32, 2 * len(places))))
+    return found

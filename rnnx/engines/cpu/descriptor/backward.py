@@ -54,8 +54,8 @@ class BackwardPass(Pass):
         results = (*self.d_inputs, *(("dx",) if self.has_dx else ()))
         kept, outside = (*self.values, "kept parameters"), self.values
         self.parameters = tuple(f"parameter {name}" for name in key.keys) if borrows else ()
-        if borrows:
-            outside = (*self.values[self.values.index("x") :], *self.parameters)
+        if borrows and kept_at is not None:
+            outside = (*self.values[len(kept_at) :], *self.parameters)
         elif kept_at is not None:
             outside = ("x",) if key.indices else ()
         places = zip(kept, kept_at, strict=not borrows) if kept_at is not None else [("kept parameters", 0)]

@@ -34,6 +34,7 @@ PASS = record(
     "conversions n_conversions",
     "copies n_copies",
     "stages n_stages",
+    "dense n_dense",
 )
 # How to write a descriptor of `size` integers behind the workspace: `offsets`, to which the base of this number in
 # `bases` is added, 0 for none, 1 for the workspace, then the arrays of a call. The first arrays, `blocks`, begin at the
@@ -64,6 +65,9 @@ CONVERSION = record("source feature_stride example_stride step_stride features t
 COPY = record("source target size")
 # A state, and the caller's copy of it, both from step 1 on.
 OUTPUT = record("source target")
+# The output layer of a single step: W h + b, written to `y`, then its softmax, which `kernel` computes; for the other
+# arguments of that see `codegen.leaves`.
+DENSE = record("w bias n_k columns packed h y kernel lengths count values")
 STAGE = record(
     "gates n_gates",
     "n_zh n_zx",  # gates with a recurrent side, the first ones, and with an input side, the last ones
@@ -102,5 +106,5 @@ ZX, ZH, DZ = 1, 2, 3
 # `past_end`: the value at steps past an example's end, 0 for no change, zero, or that of the previous step.
 ZERO, KEEP = 1, 2
 
-LISTS = {"conversions": CONVERSION, "copies": COPY, "outputs": OUTPUT}
+LISTS = {"conversions": CONVERSION, "copies": COPY, "outputs": OUTPUT, "dense": DENSE}
 LISTS |= {"stages": STAGE, "gates": GATE, "vectors": VECTOR, "arguments": ARGUMENT}

@@ -5,7 +5,10 @@ from functools import lru_cache
 from math import prod
 from typing import NamedTuple
 
+import numpy as np
+
 from rnnx.cells.wiring import Argument, Slot, StageWiring, wiring
+from rnnx.engines.cpu import kernels
 from rnnx.engines.cpu.codegen.formats import FORMATS, packed_bytes
 from rnnx.engines.cpu.codegen.gemm import KC, n_vectors
 from rnnx.engines.cpu.codegen.ir import machine
@@ -13,6 +16,7 @@ from rnnx.engines.cpu.descriptor.builder import Fields, PassKey, Places, Templat
 from rnnx.engines.cpu.descriptor.fields import KEEP, ZERO, ZH, ZX
 from rnnx.engines.cpu.descriptor.layout import Block, Layout, lines
 from rnnx.engines.cpu.descriptor.stages import Pass, names
+from rnnx.engines.cpu.runtime.buffer_pool import address
 from rnnx.engines.cpu.runtime.tuning import panel_vectors
 
 _ROWS_OF_A_CHUNK = 48  # of input sides, computed in one product
@@ -50,8 +54,11 @@ class ForwardPass(Pass):
     packed. They are arrays of the job, "packed 0", ...
 
     If it `borrows`, the sequences and parameters do not change before the backward pass, which reads them, too: the
-    block has the states and saved values only, and the outputs are needed even without `keep`. In the order of its
-    arrays, those that the job writes come first, and memory need not begin at a cache line.
+    block has the states, the saved values and the sequences with a layout only, and the outputs are needed even without
+    `keep`. In the order of its arrays, those that the job writes come first, and memory need not begin at a cache line.
+
+    `n_y`: the outputs of an output layer, for a single step on one thread only. The arrays "y", (m, n_y), its weights
+    and its biases follow the parameters.
     """
 
     job = "forward"
@@ -65,9 +72,11 @@ class ForwardPass(Pass):
         only_first: bool = False,
         is_packed: bool = False,
         borrows: bool = False,
+        n_y: int = 0,
     ) -> None:
         cell, _, n_steps, m, _, n_x, *_ = key
         self.keep, self.layouts, self.slot, self._is_packed = keep, layouts, slot or 0, is_packed
+        self.n_y, self._n_rows = n_y, np.array([m])
         self._copies = keep and not borrows
         super().__init__(key, (True,) + (False,) * (len(cell.states) - 1))
         self.latest = self._overwritten() if only_first and not keep and slot is None else frozenset()
@@ -86,12 +95,13 @@ class ForwardPass(Pass):
         if m >= _MANY_EXAMPLES and self._kept:  # their micro-panels begin where shares of units do not
             self.work = replace(self.work, shares=0)
         own = tuple(f"packed {number}" for number in self._kept)
-        given = (*self.sequences, *self.initial, *self.parameters)
+        given = (*self.sequences, *self.initial, *self.parameters, *(("y", "W_y", "b_y") if n_y else ()))
         self.arrays = ("block", *given, *self.outputs, *own, "lengths")
         if borrows:
             self.arrays, self.blocks = ("block", *self.outputs, *given, *own, "lengths"), 0
-        # With `keep`, of the values of a backward pass and of the first parameter.
-        self.kept_at = tuple(self.block.offsets[: len(states) + len(saved) + len(copies) + 1])
+        # With `keep`, of the values of a backward pass and the first parameter; of those not borrowed, the first ones.
+        n_copied = len([f for f in layouts if f is not None]) if borrows else len(copies) + 1
+        self.kept_at = tuple(self.block.offsets[: len(states) + len(saved) + n_copied])
 
     def _overwritten(self) -> frozenset[int]:
         """Return the states, but the first, that only the stage that writes them reads, one number at a time."""
@@ -131,12 +141,21 @@ class ForwardPass(Pass):
         widest = max(max(stage["n_vectors_x"] * t.fields["chunk"], stage["n_vectors_h"]) for stage in stages)
         rows = t.m if self.key.has_lengths else t.rows
         z_size = lines(widest * t.size * rows)
-        t.fields |= {"stages": stages, "z_size": z_size}
+        t.fields |= {"stages": stages, "z_size": z_size, "dense": [self._dense(t, states[0])] if self.n_y else []}
         scratch = self.scratch(t, t.m * max(stage["n_operand"] for stage in stages))
         if self.key.has_lengths or t.rows < t.m:  # else all rows of a chunk are one after another
             scratch |= {"x_list": 8 * rows * t.fields["chunk"], "x_rows": rows * t.fields["chunk"] * row}
         wide = max(t.n_x, *(stage["n_operand"] for stage in stages)) + 1 if any(self._formats.values()) else 0
         return {"z": z_size * (len(stages) + 1), "wide": wide * t.size, **scratch}
+
+    def _dense(self, t: Template, state: int) -> Fields:
+        """Return the fields of the output layer, for the address of the first state before the step."""
+        n, n_k = self.n_y, self.units(self.key.cell.states[0])
+        fields = {"w": t.base("W_y"), "bias": t.base("b_y"), "y": t.base("y"), "n_k": n_k}
+        fields["h"] = state + t.m * n_k * t.item
+        fields |= {"columns": n, "packed": t.take_bytes(t.packed(n_k, t.vectors(n))), "values": t.take_bytes(8 * t.m)}
+        kernel = kernels.softmax(t.dtype).address
+        return {**fields, "kernel": kernel, "lengths": address(self._n_rows), "count": address(kernels.ONE)}
 
     def _sequences(self, t: Template, own: list[int]) -> list[int]:
         """Return the addresses of time-major x and extra inputs; those with a layout are copied to `own`."""

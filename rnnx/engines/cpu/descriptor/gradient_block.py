@@ -44,7 +44,10 @@ class GradientBlock(Block):
 
     def gradients(self, memory: np.ndarray) -> tuple[dict[str, np.ndarray], Sequence[np.ndarray]]:
         """Return the gradients of the parameters by name, C-contiguous, and those of the states."""
-        arrays = self.arrays(memory)
+        return self.named(self.arrays(memory))
+
+    def named(self, arrays: Sequence[np.ndarray]) -> tuple[dict[str, np.ndarray], Sequence[np.ndarray]]:
+        """Return what `gradients` does, for the views of memory."""
         if self._spread:
             arrays = [np.array(a, order="C") if k in self._spread else a for k, a in enumerate(arrays)]
         return dict(zip(self.names, arrays)), arrays[len(self.names) :]  # noqa: B905 - the states have no names

@@ -11,7 +11,7 @@ import numpy as np
 from rnnx.engines.cpu.runtime.buffer_pool import LINE, address, bytes_allocation, start_of
 
 _C_CONTIGUOUS, _F_CONTIGUOUS, _ALIGNED = 0x1, 0x2, 0x100  # flags of NumPy's C API
-_READY = _C_CONTIGUOUS | _ALIGNED
+_READY, _ROWS = _C_CONTIGUOUS | _ALIGNED, _F_CONTIGUOUS | _ALIGNED
 memory_of: Any = attrgetter("shape", "strides", "flags.num")  # what the layout of an array depends on
 
 View = tuple[tuple[int, ...], int, tuple[int, ...] | None]
@@ -33,8 +33,12 @@ def to_contiguous(memory: Any) -> Change | None:
 
 def to_rows(memory: Any) -> Change | None:
     """Return how to make (n, m), given its `memory_of`, F-contiguous and aligned; None if it is."""
-    ready = _F_CONTIGUOUS | _ALIGNED
-    return None if memory[2] & ready == ready else _in_f_order
+    return None if memory[2] & _ROWS == _ROWS else _in_f_order
+
+
+def rows(a: np.ndarray) -> np.ndarray:
+    """Return (n, m) F-contiguous and aligned."""
+    return a if a.flags.num & _ROWS == _ROWS else np.array(a, order="F")
 
 
 def _in_c_order(a: np.ndarray) -> np.ndarray:
@@ -62,13 +66,21 @@ class Views:
     """
 
     def __init__(self, dtype: np.dtype, views: Sequence[View], size: int) -> None:
-        self._dtype, self._views = dtype, views
+        self._dtype, self._views, self._size = dtype, views, size
         self._fields: Callable[[np.ndarray], Sequence[np.ndarray]] | None = None
         if len(views) >= 2 and size < _LARGEST_RECORD and all(strides is None for _, _, strides in views):
             names, formats = [f"f{k}" for k in range(len(views))], [(dtype, shape) for shape, _, _ in views]
             offsets = [at for _, at, _ in views]
             self._record = np.dtype({"names": names, "formats": formats, "offsets": offsets, "itemsize": size})
             self._fields = itemgetter(*names)
+
+    def allocate(self) -> tuple[np.ndarray, Sequence[np.ndarray]]:
+        """Return new memory, where the first array begins with it, and the views of it, uninitialized."""
+        if self._fields is not None:
+            record = np.empty((), self._record)
+            return record, self._fields(record)
+        memory = np.empty(self._size, np.uint8)
+        return memory, [np.ndarray(shape, self._dtype, memory, at, strides) for shape, at, strides in self._views]
 
     def __call__(self, memory: np.ndarray) -> Sequence[np.ndarray]:
         """Return the views."""

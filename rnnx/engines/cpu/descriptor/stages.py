@@ -133,12 +133,7 @@ class Pass:
             arrays = [*arrays, np.ascontiguousarray(lengths, np.int64)]
         threads, unit_parallel = choice(self.work)
         if threads == 1:
-            template = self._alone
-            place = take_workspace(template.whole_size)
-            try:
-                template.run_alone(arrays, place)
-            finally:
-                give_back_workspace(place)
+            self.run_alone(arrays)
         elif self.balance.shares() and thread_pool.pool().acquire(threads):
             try:
                 self._measured(self.template(threads, unit_parallel), arrays, True)
@@ -146,6 +141,15 @@ class Pass:
                 thread_pool.pool().release()
         else:
             self._measured(self._alone, arrays, False)
+
+    def run_alone(self, arrays: Sequence[np.ndarray]) -> None:
+        """Run the job on this thread."""
+        template = self._alone
+        place = take_workspace(template.whole_size)
+        try:
+            template.run_alone(arrays, place)
+        finally:
+            give_back_workspace(place)
 
     def _measured(self, template: Template, arrays: Sequence[np.ndarray], shared: bool) -> None:
         place = take_workspace(template.whole_size)

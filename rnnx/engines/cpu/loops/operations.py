@@ -42,5 +42,8 @@ def mask(section, me, n, descriptor):
     """Call a kernel on the steps of slice `me`."""
     p = masks_at(descriptor)
     t0, t1 = share(me, n, p.steps, 1)
-    target = p.target + t0 * p.size * p.item
-    call_mask(p.kernel, p.key, p.start + t0, t1 - t0, p.size, p.least, p.value, target)
+    at = t0 * p.size * p.item
+    call_mask(
+        p.kernel, key=p.key, start=p.start + t0, steps=t1 - t0, size=p.size, least=p.least, value=p.value,
+        target=p.target + at, source=p.source + at, kept=p.kept + t0 * ((p.size + 7) // 8),
+    )  # fmt: skip

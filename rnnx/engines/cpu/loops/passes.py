@@ -30,6 +30,7 @@ from rnnx.engines.cpu.loops.packing import convert, pack_backward, pack_forward,
 from rnnx.engines.cpu.loops.records import (
     HEADER_SIZE,
     argument_of,
+    dense_of,
     function,
     header_at,
     output_of,
@@ -37,7 +38,7 @@ from rnnx.engines.cpu.loops.records import (
     stage_of,
     vector_of,
 )
-from rnnx.engines.cpu.loops.sides import input_side, recurrent_side
+from rnnx.engines.cpu.loops.sides import input_side, output_layer, recurrent_side
 
 
 @function
@@ -151,6 +152,8 @@ def forward(section, me, n, descriptor):
     for i in range(p.n_stages if section == p.loop_sections else 0):
         stage = stage_of(p, i)
         write_past_end(p, stage, j0, j1, u0, u1 if p.unit_parallel else stage.unit_vectors)
+    for i in range(p.n_dense if section == p.loop_sections else 0):
+        output_layer(p, dense_of(p, i))
 
 
 @function

@@ -1,8 +1,8 @@
 """The products of a forward pass, for Numba. See `passes` for the conventions."""
 
-from rnnx.engines.cpu.codegen.intrinsics import call_add_rows, call_copy, call_product, load, store
+from rnnx.engines.cpu.codegen.intrinsics import call_add_rows, call_copy, call_loss, call_product, load, store
 from rnnx.engines.cpu.loops.examples import consecutive, list_rows, place_of, vectors_of
-from rnnx.engines.cpu.loops.packing import packed_head
+from rnnx.engines.cpu.loops.packing import pack_rows, packed_head
 from rnnx.engines.cpu.loops.records import function
 
 
@@ -73,3 +73,21 @@ def recurrent_side_of_heads(p, stage, zh, zh_row, h, rows):
             n_k=d, h=h + block % stage.heads * d * p.item, h_row=row, h_k=p.item, rows=rows,
             init=stage.bias_h + column, init_row=0, z=zh + column, z_row=zh_row, tail=d % p.lanes,
         )  # fmt: skip
+
+
+@function
+def output_layer(p, dense):
+    """Compute y = softmax(W h + b) for all examples of a single step."""
+    vectors, row = vectors_of(p, dense.columns), dense.columns * p.item
+    for v in range(vectors):
+        count = min(p.lanes, dense.columns - v * p.lanes)
+        pack_rows(p, vectors, v, v, count, dense.w, dense.n_k * p.item, dense.n_k, dense.packed, p.nv)
+    call_product(
+        p.product, w=dense.packed, n_vectors=vectors, v0=0, v1=vectors, n_k=dense.n_k, h=dense.h,
+        h_row=dense.n_k * p.item, h_k=p.item, rows=p.m, init=dense.bias, init_row=0, z=dense.y, z_row=row,
+        tail=dense.columns % p.lanes,
+    )  # fmt: skip
+    call_loss(
+        dense.kernel, n_steps=p.m, m=1, n=dense.columns, y=dense.y, target=dense.y, lengths=dense.lengths,
+        gradient=dense.y, count=dense.count, values=dense.values, target_step=0, target_row=0, weights=0,
+    )  # fmt: skip

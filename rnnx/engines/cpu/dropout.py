@@ -1,0 +1,72 @@
+"""The masks of dropout, drawn and applied by compiled code. Threads share large ones, with the same bits.
+
+Dimensions: n features, m examples, T steps.
+"""
+
+import math
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+
+from rnnx._core.underflow import ignore_underflow
+from rnnx.engines.cpu import kernels
+from rnnx.engines.cpu.descriptor.fields import MASKS
+from rnnx.engines.cpu.kernels import DTYPES
+from rnnx.engines.cpu.operations import FEW, run_shared
+from rnnx.engines.cpu.runtime.buffer_pool import address, empty
+
+_COST = 4  # of a random number, in numbers that are read or written in the same time
+
+
+def _run(name: str, rows: np.ndarray, value: float, *of_numbers: int, source: int = 0, bits: int = 0) -> None:
+    """Run a kernel that writes to rows (T, m, n); `of_numbers` say which random numbers to draw, and when to keep."""
+    key, start, least = of_numbers or (0, 0, 0)
+    kernel, number, (n_steps, m, n) = kernels.mask(name, rows.dtype), np.array([value], np.float64), rows.shape
+    arguments = key, start, n_steps, m * n, least, address(number), address(rows), source, bits
+    if rows.size * _COST < FEW:
+        kernel.run(*arguments)
+    else:
+        record = np.array((kernel.address, 0, 0, rows.itemsize, *arguments), MASKS)
+        run_shared("mask", record, n_steps, rows.size * _COST)
+
+
+def _least(rate: float) -> int:
+    """Return the least random integer for which a number is kept."""
+    return math.ceil(float(np.float32(rate)) * 2**24)
+
+
+def kept(
+    key: np.ndarray, start: int, rate: float, shape: tuple[int, int, int], like: np.ndarray, value: float = 1.0
+) -> np.ndarray:
+    """Return a mask (n, m, T) of the dtype of an array; see `rnnx.engines.protocol.Engine`."""
+    out = empty(shape[::-1], like.dtype if like.dtype in DTYPES else np.dtype(np.float32))
+    _run("mask", out, value, address(key), start, _least(rate))
+    return (out if out.dtype == like.dtype else out.astype(like.dtype)).T
+
+
+@ignore_underflow
+def dropped(
+    key: np.ndarray, start: int, rate: float, x: np.ndarray, value: float
+) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]] | None:
+    """Return x (n, m, T) with dropout, and what does the same to its cotangent; see `rnnx.engines.protocol.Engine`.
+
+    One bit per number says whether it is kept.
+    """
+    if x.dtype not in DTYPES:
+        return None
+    rows = np.ascontiguousarray(x.T)
+    n_steps, m, n = rows.shape
+    out, bits = empty(rows.shape, x.dtype), np.empty((n_steps, -(-m * n // 8)), np.uint8)
+    _run("drop", out, value, address(key), start, _least(rate), source=address(rows), bits=address(bits))
+    return out.T, partial(_dropped_again, bits, value)
+
+
+@ignore_underflow
+def _dropped_again(bits: np.ndarray, value: float, d: np.ndarray) -> np.ndarray:
+    """Return a cotangent with the dropout of these bits; it may be overwritten."""
+    rows, flags = d.T, d.flags
+    if not (flags.f_contiguous and flags.writeable and flags.aligned):
+        rows = np.array(rows, order="C")
+    _run("drop_again", rows, value, source=address(rows), bits=address(bits))
+    return rows.T

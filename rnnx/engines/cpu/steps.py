@@ -1,0 +1,99 @@
+# ruff: noqa: D102 - methods are documented in `rnnx.engines.protocol`
+"""Single steps with caches: what a forward step keeps is one allocation, which its backward step reads.
+
+Unlike a pass over a sequence, a step copies neither input nor parameters: a program may keep the caches of many steps.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+
+from rnnx._core.arrays import Array
+from rnnx.cells.parameters import recurrent_parameters
+from rnnx.engines.cpu.descriptor.backward import BackwardPass
+from rnnx.engines.cpu.descriptor.builder import PassKey, zeros
+from rnnx.engines.cpu.descriptor.forward import ForwardPass
+from rnnx.engines.cpu.descriptor.layout import View, Views, lines, memory_of, reading, rows, to_contiguous, to_rows
+from rnnx.engines.cpu.plans import Selection
+from rnnx.engines.protocol import Arrays, Call
+
+
+class _Kept(NamedTuple):
+    """What a step leaves for its backward step: memory, and the caller's arrays that both read."""
+
+    memory: np.ndarray
+    given: Sequence[np.ndarray]
+
+
+class CpuStep:
+    """See `rnnx.engines.protocol.PreparedStep`."""
+
+    def __init__(self, call: Call) -> None:
+        cell, dtype, n_states = call.cell, call.dtype, len(call.s0)
+        own = recurrent_parameters(cell, call.parameters)
+        key = PassKey(cell, dtype, 1, call.m, call.n_a, call.n_x, False, tuple(own), False)
+        of_x = reading(memory_of(call.x), dtype.itemsize)
+        copies_x = not of_x.layout.time_major
+        layouts = (of_x.layout if copies_x else None,)
+        self._forward = ForwardPass(key, True, layouts, borrows=True)
+        head = [name for name in cell.head if name in call.parameters and self._forward.work.is_small]
+        if head:
+            self._forward = ForwardPass(key, True, layouts, borrows=True, n_y=call.parameters[head[0]].shape[0])
+        names = [*own, *head]
+        places = [1 + n_states + [*call.parameters].index(name) for name in names]
+        changes = [of_x.change, *[to_rows(memory_of(s)) for s in call.s0]]
+        changes += [to_contiguous(memory_of(call.parameters[name])) for name in names]
+        self._select = Selection([*range(1 + n_states), *places], changes)
+        self._n_states, self._first, self._n_given = n_states, 1 if copies_x else 0, 1 + n_states + len(own)
+        self._run, self._has_y = (
+            self._forward.run_alone if head else partial(self._forward.run, lengths=None),
+            bool(head),
+        )
+        self._values = _views(self._forward)
+        self._backward = BackwardPass(key, (None,) * n_states, self._forward.kept_at, borrows=True)
+        block = self._backward.block
+        views: list[View] = [*block.views, ((key.m, key.n_x), lines(block.size), None)]
+        self._results = Views(dtype, views, lines(block.size) + key.m * key.n_x * dtype.itemsize)
+        self._zeros = [zeros(dtype, cell.size(name, key.n), key.m) for name in cell.states]
+
+    def forward(self, arrays: Arrays) -> tuple[Arrays, Array | None, Arrays, _Kept]:
+        memory, views = self._values.allocate()
+        given, n, end = self._select(arrays), self._n_states, self._n_given
+        if self._has_y:
+            self._run((memory, *views[1 : 1 + n], *given[:end], views[0], *given[end:]))
+            y, *values = [a.T for a in views]
+        else:
+            self._run((memory, *views[:n], *given))
+            y, values = None, [a.T for a in views]
+        kept = _Kept(memory, (*given[self._first : 1], *given[1 + n : end]))
+        return tuple(values[:n]), y, tuple(values[n:]), kept
+
+    def backward(
+        self, kept: _Kept, cotangents: Sequence[np.ndarray | None]
+    ) -> tuple[np.ndarray, Arrays, dict[str, np.ndarray]]:
+        memory, (*views, dx) = self._results.allocate()
+        final = [zero if d is None else rows(d) for d, zero in zip(cotangents, self._zeros, strict=True)]
+        self._backward.run((memory, dx, kept.memory, *kept.given, *final), None)
+        gradients, ds = self._backward.block.named(views)
+        return dx.T, tuple([d.T for d in ds]), gradients
+
+
+def _views(job: ForwardPass) -> Views:
+    """Return the views of a step's memory: the outputs, if the job computes them, and the caller's states, which follow
+    the job's block, and the values of the cache tuple.
+    """
+    cell, key, offsets = job.key.cell, job.key, job.block.offsets
+    n, names = len(cell.states), (*cell.states, *cell.saved)
+    shapes = [(key.m, cell.size(name, key.n)) for name in names]
+    sizes = [m * units * key.dtype.itemsize for m, units in shapes]
+    of_y = [(key.m, job.n_y)] if job.n_y else []
+    ends = [lines(job.block.size)]
+    for m, units in (*of_y, *shapes[:n]):
+        ends.append(ends[-1] + lines(m * units * key.dtype.itemsize))
+    of_values = dict(zip(names, zip(shapes, offsets, strict=False), strict=True))
+    views = [*zip((*of_y, *shapes[:n]), ends, strict=False)]
+    views += [(shape, at + size) for shape, at, size in zip(shapes[:n], offsets, sizes, strict=False)]
+    views += [of_values[name] for name in (*cell.states, *cell.cache)]
+    return Views(key.dtype, [(*view, None) for view in views], ends[-1])
