@@ -452,21 +452,40 @@ def test_the_cache_of_a_step_is_a_tuple_that_can_be_copied(rng):
     assert backward().keys() == plain.keys()
 
 
+def in_place(parameters, xt):
+    for value in (*parameters.values(), xt):
+        value *= 1.5
+
+
+def others(parameters, _):
+    parameters |= {name: 1.5 * value for name, value in parameters.items()}
+
+
+def of_another_dtype(parameters, _):
+    parameters |= {name: 1.5 * value.astype("float64") for name, value in parameters.items()}
+
+
 @pytest.mark.parametrize("order", ["C", "F"])
 @pytest.mark.parametrize("cell", ["rnn", "lstm"])
-def test_caches_of_steps_refer_to_the_parameters(cell, order, rng):
+@pytest.mark.parametrize("change", [in_place, others, of_another_dtype])
+def test_caches_of_steps_refer_to_the_parameters(cell, order, change, rng):
     """A program may keep the caches of many steps."""
     given = arrays_of(cell, rng)
-    given["x"] = np.array(given["x"], order=order)
+    given["x"], parameters = np.array(given["x"], order=order), given["parameters"]
+    parameters |= {name: np.array(value, order=order) for name, value in parameters.items()}
     with rnnx.use_engine("cpu"):
         *_, cache, backward = step(cell, given)
         size = sum(a.nbytes for a in cache[:-1]) + sum(s.nbytes for s in given["s0"])
-        assert cache.kept.memory.nbytes <= size + 64 * 2 * len(cache)  # of cache lines
-        for value in given["parameters"].values():
-            value *= 1.5
+        assert cache.kept.nbytes <= size + 64 * 2 * len(cache)  # of cache lines
+        backward()
+        change(parameters, cache[-2])
         found, expected = backward(), step_of_tuple(cell, cache)
-    for name, d in expected.items():
-        assert_close(found[name], d, TOLERANCE["float32"], name)
+        for name, d in expected.items():
+            assert found[name].dtype == d.dtype
+            assert_close(found[name], d, TOLERANCE["float32"], name)
+        del parameters["Wax" if cell == "rnn" else "Wf"]
+        with pytest.raises(ValueError, match="missing"):
+            backward()
 
 
 def step_of_tuple(cell, cache):

@@ -198,10 +198,12 @@ class PreparedStep(Protocol):
         belong to the tuple; and what `backward` needs.
         """
 
-    def backward(self, kept: Any, cotangents: Sequence[Array | None]) -> tuple[Array, Arrays, dict[str, Array]]:
+    def backward(
+        self, kept: Any, arrays: Arrays, cotangents: Sequence[Array | None]
+    ) -> tuple[Array, Arrays, dict[str, Array]]:
         """Return the gradients of xt, the states before the step and the parameters, by "d" + key.
 
-        `cotangents` are those of the states after it, (n, m), of the step's dtype; None means zeros.
+        `arrays` are xt and all parameters, of the kinds of those of the step. `cotangents` are those of the states after it, (n, m), of the step's dtype; None means zeros.
         """
 
 

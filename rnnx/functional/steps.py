@@ -17,7 +17,7 @@ from rnnx.functional.signatures import Signature
 
 
 class StepCache(tuple[Any, ...]):
-    """The cache tuple of a prepared step, and what its backward step reads. A copy is an ordinary tuple."""
+    """The cache tuple of a prepared step, and what its backward step reads besides. A copy is an ordinary tuple."""
 
     step: "_Step"
     kept: Any
@@ -39,10 +39,11 @@ class _OneStep(NamedTuple):
 class _Step:
     """A forward step and its backward step, for calls of an exact signature."""
 
-    def __init__(self, found: Signature, run: PreparedStep) -> None:
+    def __init__(self, found: Signature, run: PreparedStep, xt: Array, parameters: Mapping[str, Array]) -> None:
         self._found, self._run = found, run
+        self._of_given = kinds((xt, *parameters.values())), *parameters
         self._previous = _names(found.cell)
-        self._right: Table[bool] = Table()  # cotangents
+        self._right: Table[bool] = Table()  # cotangents, with the parameters of the cache tuple
 
     def forward(
         self, arrays: Arrays, xt: Array, parameters: Mapping[str, Array]
@@ -54,19 +55,22 @@ class _Step:
         return states, head(self._found, parameters, states[0]) if y is None else y, cache
 
     def backward(self, cell: Cell, ds: Mapping[str, Array | None], cache: StepCache) -> dict[str, Array] | None:
-        """Return what `step_backward` does; None if the arrays must be converted."""
-        found, every = self._found, tuple(ds.values())
+        """Return what `step_backward` does; None if arrays must be converted, or the caller's parameters are others."""
+        found, every, (xt, parameters) = self._found, tuple(ds.values()), cache[-2:]
         if cell is not found.cell and cell != found.cell:
             return None
+        arrays = (xt, *parameters.values())  # as they are now: the caller may have replaced some
         given = [d for d in every if d is not None]
-        of_arrays = kinds(given)
-        key = of_arrays and (of_arrays, tuple([d is None for d in every]))
+        of_arrays = kinds((*given, *arrays))
+        key = of_arrays and (of_arrays, *parameters, *[d is None for d in every])
         if not self._right.find(key):
+            if (kinds(arrays), *parameters) != self._of_given:
+                return None
             check_cotangents(_OneStep(cell, found.n_a, found.m, 1, cache[:1]), "cache", {}, ds)  # type: ignore[arg-type]
             if not key or any(d.dtype != found.kind[2] for d in given):
                 return None
             self._right.add(key, True)
-        dxt, ds_prev, gradients = self._run.backward(cache.kept, every)
+        dxt, ds_prev, gradients = self._run.backward(cache.kept, arrays, every)
         result = {"dxt": dxt}
         for name, d in zip(self._previous, ds_prev):  # noqa: B905 - one per state
             result[name] = d
@@ -102,7 +106,7 @@ def _prepared(found: Signature, xt: Array, states: Arrays, parameters: Mapping[s
     prepares = getattr(engine, "prepared_step", None)
     if prepares is None or not found.is_exact or conversion(xp, dtype, engine) is not None:
         return None
-    return _Step(found, prepares(found.call(xt, states, parameters, None, None)))
+    return _Step(found, prepares(found.call(xt, states, parameters, None, None)), xt, parameters)
 
 
 _steps: Table[_Step] = Table()

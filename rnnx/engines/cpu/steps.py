@@ -1,12 +1,12 @@
 # ruff: noqa: D102 - methods are documented in `rnnx.engines.protocol`
 """Single steps with caches: what a forward step keeps is one allocation, which its backward step reads.
 
-Unlike a pass over a sequence, a step copies neither input nor parameters: a program may keep the caches of many steps.
+Unlike a pass over a sequence, a step keeps no copies of parameters: a program may keep the caches of many steps. Its
+backward step reads the caller's input and parameters again.
 """
 
 from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple
 
 import numpy as np
 
@@ -20,13 +20,6 @@ from rnnx.engines.cpu.plans import Selection
 from rnnx.engines.protocol import Arrays, Call
 
 
-class _Kept(NamedTuple):
-    """What a step leaves for its backward step: memory, and the caller's arrays that both read."""
-
-    memory: np.ndarray
-    given: Sequence[np.ndarray]
-
-
 class CpuStep:
     """See `rnnx.engines.protocol.PreparedStep`."""
 
@@ -35,8 +28,7 @@ class CpuStep:
         own = recurrent_parameters(cell, call.parameters)
         key = PassKey(cell, dtype, 1, call.m, call.n_a, call.n_x, False, tuple(own), False)
         of_x = reading(memory_of(call.x), dtype.itemsize)
-        copies_x = not of_x.layout.time_major
-        layouts = (of_x.layout if copies_x else None,)
+        layouts = (None if of_x.layout.time_major else of_x.layout,)
         self._forward = ForwardPass(key, True, layouts, borrows=True)
         head = [name for name in cell.head if name in call.parameters and self._forward.work.is_small]
         if head:
@@ -46,19 +38,21 @@ class CpuStep:
         changes = [of_x.change, *[to_rows(memory_of(s)) for s in call.s0]]
         changes += [to_contiguous(memory_of(call.parameters[name])) for name in names]
         self._select = Selection([*range(1 + n_states), *places], changes)
-        self._n_states, self._first, self._n_given = n_states, 1 if copies_x else 0, 1 + n_states + len(own)
+        self._n_states, self._n_given = n_states, 1 + n_states + len(own)
         self._run, self._has_y = (
             self._forward.run_alone if head else partial(self._forward.run, lengths=None),
             bool(head),
         )
         self._values = _views(self._forward)
+        changes = [to_rows(memory_of(call.x[:, :, 0])), *changes[1 + n_states : self._n_given]]
+        self._select_again = Selection([0, *[k - n_states for k in places[: len(own)]]], changes)
         self._backward = BackwardPass(key, (None,) * n_states, self._forward.kept_at, borrows=True)
         block = self._backward.block
         views: list[View] = [*block.views, ((key.m, key.n_x), lines(block.size), None)]
         self._results = Views(dtype, views, lines(block.size) + key.m * key.n_x * dtype.itemsize)
         self._zeros = [zeros(dtype, cell.size(name, key.n), key.m) for name in cell.states]
 
-    def forward(self, arrays: Arrays) -> tuple[Arrays, Array | None, Arrays, _Kept]:
+    def forward(self, arrays: Arrays) -> tuple[Arrays, Array | None, Arrays, np.ndarray]:
         memory, views = self._values.allocate()
         given, n, end = self._select(arrays), self._n_states, self._n_given
         if self._has_y:
@@ -67,15 +61,14 @@ class CpuStep:
         else:
             self._run((memory, *views[:n], *given))
             y, values = None, [a.T for a in views]
-        kept = _Kept(memory, (*given[self._first : 1], *given[1 + n : end]))
-        return tuple(values[:n]), y, tuple(values[n:]), kept
+        return tuple(values[:n]), y, tuple(values[n:]), memory
 
     def backward(
-        self, kept: _Kept, cotangents: Sequence[np.ndarray | None]
+        self, kept: np.ndarray, arrays: Arrays, cotangents: Sequence[np.ndarray | None]
     ) -> tuple[np.ndarray, Arrays, dict[str, np.ndarray]]:
         memory, (*views, dx) = self._results.allocate()
         final = [zero if d is None else rows(d) for d, zero in zip(cotangents, self._zeros, strict=True)]
-        self._backward.run((memory, dx, kept.memory, *kept.given, *final), None)
+        self._backward.run((memory, dx, kept, *self._select_again(arrays), *final), None)
         gradients, ds = self._backward.block.named(views)
         return dx.T, tuple([d.T for d in ds]), gradients
 

@@ -99,9 +99,9 @@ class ForwardPass(Pass):
         self.arrays = ("block", *given, *self.outputs, *own, "lengths")
         if borrows:
             self.arrays, self.blocks = ("block", *self.outputs, *given, *own, "lengths"), 0
-        # With `keep`, of the values of a backward pass and the first parameter; of those not borrowed, the first ones.
-        n_copied = len([f for f in layouts if f is not None]) if borrows else len(copies) + 1
-        self.kept_at = tuple(self.block.offsets[: len(states) + len(saved) + n_copied])
+        # With `keep`, of the values of a backward pass and the first parameter, but for what that borrows.
+        end = len(states) + len(saved) + (0 if borrows else len(copies) + 1)
+        self.kept_at = tuple(self.block.offsets[:end])
 
     def _overwritten(self) -> frozenset[int]:
         """Return the states, but the first, that only the stage that writes them reads, one number at a time."""
