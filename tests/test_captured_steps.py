@@ -369,6 +369,37 @@ def test_pairs_of_own_datasets_are_checked_in_every_step(device):
     assert (ours.step, device.counts.captures) == (3, 1)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"lengths": np.array([9, 2, 3])}, r"`lengths` must be in \[0, T_x\] = \[0, 4\]; got values from 2 to 9"),
+        ({"targets": np.array([0, 1, 7])}, r"`targets` must be in \[0, num_classes\) = \[0, 3\)"),
+        ({"weights": np.array([1.0, -3.0, 1.0])}, "`weights` must be finite numbers of at least 0; got -3.0"),
+    ],
+)
+@pytest.mark.parametrize("before", [1, 3])  # steps before it: from the second one on, they are captured
+def test_own_batches_are_checked_in_every_step(device, before, wrong, message):
+    x = device.to({"x": np.random.default_rng(0).standard_normal((2, 3, 4))})["x"]
+    good = {"inputs": x, "targets": np.arange(3), "lengths": np.array([4, 2, 3]), "weights": np.ones(3)}
+
+    class Own:
+        def __len__(self):
+            return 3
+
+        def n_batches(self, batch_size):
+            return before + 1
+
+        def batches(self, batch_size, rng=None, start=0):
+            return (Batch(**{**good, **(wrong if k == before else {})}) for k in range(start, before + 1))
+
+    pair = trainers(device, SequenceClassifier(2, 5, 3, seed=0, dtype="float64"), Adam(0.01))
+    for trainer in pair:
+        with pytest.raises(ValueError, match=message):
+            list(trainer.run(Own(), batch_size=3, epochs=1))
+    assert_same_runs(*pair)
+    assert pair[0].step == before
+
+
 @pytest.mark.parametrize("given", [{"n_terms": 100}, {"lengths": [3, 2]}])
 def test_own_batches_that_are_not_captured(device, given):
     """A share of a larger batch, and lengths in a list."""

@@ -69,7 +69,8 @@ class CapturedStep:
         keywords = {"dtype": first.dtype, "device": ns.device(first)}
         self._gather = batch.gather if isinstance(batch, LateBatch) else None
         self._slots = {
-            name: xp.zeros(a.shape, dtype=_dtype(xp, a), device=ns.device(first)) for name, a in _arrays(batch).items()
+            name: xp.zeros(a.shape, dtype=_dtype(xp, a), device=ns.device(first))
+            for name, a in _checked_arrays(run.model, batch).items()
         }
         self._pairs = isinstance(batch, PairBatch)
         self.states: dict[str, Array] = {}
@@ -86,9 +87,7 @@ class CapturedStep:
     def load(self, batch: Any, number: int) -> None:
         """Copy what differs from step to step: the batch, carried states, keys of masks, and numbers of the update."""
         run = self.run
-        if self._pairs:
-            batch = run.model.checked(batch)  # those of the user's own datasets were not
-        for target, value in zip(self._slots.values(), _arrays(batch).values(), strict=True):
+        for target, value in zip(self._slots.values(), _checked_arrays(run.model, batch).values(), strict=True):
             if isinstance(value, np.ndarray):
                 self._capture.write(target, np.ascontiguousarray(value, _dtype(np, value)))
             else:
@@ -233,6 +232,11 @@ def _arrays(batch: Any) -> dict[str, Array]:
     if isinstance(lengths, np.ndarray) and (lengths == n_steps).all():
         lengths = None
     return arrays if lengths is None else {**arrays, "lengths": lengths}
+
+
+def _checked_arrays(model: Any, batch: Any) -> dict[str, Array]:
+    """Return the arrays of a batch after checking it: on the device, nobody would notice a wrong length or class."""
+    return _arrays(batch if isinstance(batch, LateBatch) else model.checked(batch))
 
 
 def _dtype(xp: Any, a: Array) -> Any:
