@@ -513,3 +513,14 @@ def test_outputs_of_a_step(n_x, n_a, m, dtype, rng):
     assert_close(y, expected[:, :, 0], ENGINES_TOLERANCE[dtype])
     y[...] = np.nan  # it belongs to the caller
     assert np.isfinite(a).all()
+
+
+@pytest.mark.parametrize("arranged", [np.ascontiguousarray, np.asfortranarray, spread, unaligned])
+def test_cotangents_of_a_step_in_any_memory_order(arranged, rng):
+    *_, cache, _ = step("lstm", arrays_of("lstm", rng))
+    da, dc = (rng.standard_normal((N_A, M)).astype("float32") for _ in range(2))
+    expected = rnnx.lstm_cell_backward(da, dc, tuple(cache))
+    for _ in range(2):
+        found = rnnx.lstm_cell_backward(arranged(da), arranged(dc), cache)
+        for name, d in expected.items():
+            assert_close(found[name], d, ENGINES_TOLERANCE["float32"], name)
