@@ -37,8 +37,10 @@ def timed(side, job, cell, dtype, size, one_thread):
     return given.stream() if job == "stream" else getattr(given, job)
 
 
-def memory(side, cell, dtype, size):
+def memory(side, cell, dtype, size, one_thread):
     """Return the MiB that five steps add to the process."""
+    if one_thread:
+        use_one_core()
     given = SIDES[side](cell, dtype, size)
     SIDES[side](cell, dtype, (2, 4, 2, 3)).step()  # loads and compiles everything
     return added_mib(lambda: [given.step() for _ in range(5)])
@@ -63,12 +65,14 @@ def run(table, sides, one_thread, rounds, until):
     for size in table.sizes:
         if time.monotonic() > until:
             break
-        given = (table.cell, table.dtype, size)
+        given, threads = (table.cell, table.dtype, size, one_thread), 1 if one_thread else None
         if table.job == "memory":
-            results = {side: [child("peers:memory", side, *given) for _ in range(rounds)] for side in sides}
+            results = {
+                side: [child("peers:memory", side, *given, threads=threads) for _ in range(rounds)] for side in sides
+            }
         else:
-            calls = {side: ("peers:timed", side, table.job, *given, one_thread) for side in sides}
-            results = medians_in_turn(calls, rounds, threads=1 if one_thread else None)
+            calls = {side: ("peers:timed", side, table.job, *given) for side in sides}
+            results = medians_in_turn(calls, rounds, threads=threads)
         found |= {(side, size): values for side, values in results.items()}
     return found
 

@@ -49,7 +49,12 @@ def peers(monkeypatch):
         return {side: [ms[side]] * rounds for side in calls}
 
     monkeypatch.setattr(peers, "medians_in_turn", medians_in_turn)
-    monkeypatch.setattr(peers, "child", lambda target, *arguments, threads: 100.0)
+
+    def child(target, *arguments, threads=None):
+        processes.extend([(*arguments, threads)] if target == "peers:memory" else ())
+        return 100.0
+
+    monkeypatch.setattr(peers, "child", child)
     monkeypatch.setattr(peers, "find_spec", lambda name: True)
     peers.floor.cache_clear()
 
@@ -78,6 +83,13 @@ def test_every_side_and_shape_has_a_process_of_its_own(peers, capsys):
 def test_a_limit_of_seconds_ends_the_table(peers, capsys):
     assert not peers("--rounds", "3", "--limit", "0")
     assert "0 of 20 shapes within the limit" in capsys.readouterr().out
+
+
+def test_memory_is_measured_with_the_threads_of_the_table(peers):
+    processes = peers("--jobs", "memory", "--shapes", "3,4,2,5", "--rounds", "1", "--threads", "one", "all")
+    assert [(*p[:1], *p[-2:]) for p in processes] == [
+        ("rnnx", True, 1), ("torch", True, 1), ("rnnx", False, None), ("torch", False, None)
+    ]  # fmt: skip
 
 
 def test_sides_have_turns(peers):

@@ -327,7 +327,7 @@ def test_memory_of_three_layers_in_both_directions(tmp_path, rng):
     model = SequenceClassifier(3, [2, 4, 30], 4, cell="rnn", bidirectional=True, seed=0)
     source, header = to_c(model, tmp_path / "model.c")
     assert "MODEL_WORKSPACE(steps) ((steps) * 12)" in header.read_text()
-    assert "next = work + steps * 4;" in source.read_text()
+    assert "next = steps ? work + steps * 4 : work;" in source.read_text()
     compare(model, load(build(source)), rng)
 
 

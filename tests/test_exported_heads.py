@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -136,6 +137,47 @@ def test_constants_with_all_optimizations(n, tmp_path, monkeypatch, rng):
         assert f"{name}[u]" not in source
 
 
+@pytest.mark.parametrize("loss", ["squared_error", "quantile", "poisson", "binary", "multi_label", "cross_entropy"])
+def test_every_function_of_a_file_is_called(loss, tmp_path):
+    """Compilers warn of others; GCC not of inline ones."""
+    source = to_c(MultiTaskModel(3, 5, {"a": Head(2, loss)}, rng=0), tmp_path / "model.c")[0].read_text()
+    source = re.sub(r"/\*.*?\*/", "", source, flags=re.DOTALL)
+    names = re.findall(r"^static [^=;{]*?(\w+)\(", source, re.MULTILINE)
+    assert "op_tanh" in names
+    assert [name for name in names if len(re.findall(rf"\b{name}\b", source)) < 2] == []
+
+
+@WITH_C
+@pytest.mark.parametrize("kind", ["float64", "torch", "int8"])
+def test_eight_bits_of_any_model(kind, rng, tmp_path, monkeypatch):
+    xp = pytest.importorskip("array_api_compat.torch", reason="no torch") if kind == "torch" else np
+    model = model_of(dtype="float64" if kind == "float64" else "float32", xp=xp)
+    same = model_of(parameters={name: np.asarray(p, "f4") for name, p in model.parameters.items()}).quantized("int8")
+    shared = compiled(monkeypatch, tmp_path, same if kind == "int8" else model, weights="int8")
+    x = rng.random((3, 7), "f4")
+    for name, expected in same.forward(x[:, None], keep_caches=False)[0].items():
+        np.testing.assert_allclose(shared.run(x)[name], expected[:, 0], rtol=1e-5, atol=1e-5, err_msg=name)
+        shared.reset()
+
+
+@WITH_C
+def test_inputs_of_a_library(tmp_path, monkeypatch):
+    shared = compiled(monkeypatch, tmp_path, model_of(cell="phased_lstm"))
+    empty = shared.run(np.zeros((3, 0)))
+    assert {name: y.shape for name, y in empty.items()} == {
+        name: (head.n_y, 0) if head.per_step else (head.n_y,) for name, head in shared.heads.items()
+    }
+    for message, call in (
+        (r"`extra\['t'\]` must hold a number per step, \(T,\) = \(4,\); got \(3,\)",
+         lambda: shared.run(np.zeros((3, 4)), {"t": [1, 2, 3]})),
+        (r"`extra\['t'\]` must hold a number per step, .*; got \(2, 2\)",
+         lambda: shared.run(np.zeros((3, 4)), {"t": [[1, 2], [3, 4]]})),
+        (r"`y` must be a dict with outputs by head, \['load', .*; got list", lambda: shared.predict([1, 2])),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=message):
+            call()
+
+
 def test_errors(tmp_path):
     model, path = model_of(), tmp_path / "model.c"
     for error, message, call in (
@@ -144,6 +186,8 @@ def test_errors(tmp_path):
         (ValueError, "`vocabulary` has no head 'lod'.*load", lambda: to_c(model, path, vocabulary={"lod": ["a"]})),
         (ValueError, r"`vocabulary\['é'\]` must have an entry for each of the 2 outputs; got 1",
          lambda: to_c(model, path, vocabulary={"é": ["a"]})),
+        (TypeError, r"`vocabulary\['é'\]` must be a sequence of str; got \{", # without an order
+         lambda: to_c(model, path, vocabulary={"é": {"a", "b"}})),
         (ValueError, "`indices` must be False", lambda: to_c(model_of(input_scaler=SCALER), path, indices=True)),
         (TypeError, "`model` must be a CharModel, .* MultiTaskModel or Seq2Seq; got", lambda: to_c(model.stack, path)),
     ):  # fmt: skip

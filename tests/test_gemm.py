@@ -51,7 +51,7 @@ def packed(W, panel):
     return np.concatenate(parts), vectors
 
 
-def multiply(H, W, panel, init=None, transposed=False):
+def multiply(H, W, panel, init=None, transposed=False, back=0):
     """H W, or init + H W, with sentinels around the result."""
     rows, n_k = H.shape
     item = H.itemsize
@@ -63,7 +63,7 @@ def multiply(H, W, panel, init=None, transposed=False):
     ldi = 0 if init is None else init.shape[1] * item
     z, tail = Z[1:], W.shape[1] % ir.lanes(H.dtype)
     product = products(H.dtype, panel, ir.machine())
-    product(weights, vectors, 0, vectors, n_k, held, *strides, rows, first, ldi, z, W.shape[1] * item, tail)
+    product(weights, vectors, 0, vectors, n_k, held, *strides, rows, first, ldi, z, W.shape[1] * item, tail, back)
     assert np.all(np.isnan(Z[[0, -1]]))  # nothing above, nothing below
     return Z[1:-1]
 
@@ -86,6 +86,7 @@ def test_product_is_the_matrix_product(dtype, rows, k, columns, transposed, more
     init = rng.standard_normal((rows, columns)).astype(dtype) if more else None
     for panel in {panel_vectors(1), panel_vectors(3)}:
         out = multiply(H, W, panel, init, transposed)
+        assert np.array_equal(out, multiply(H, W, panel, init, transposed, back=1))  # the last micro-panel first
         if more:
             H2, W2 = np.c_[np.ones((rows, 1), dtype), H], W
             exact = init.astype(np.float64) + H.astype(np.float64) @ W.astype(np.float64)
@@ -113,7 +114,8 @@ def test_the_sums_do_not_depend_on_the_micro_panels():
         assert np.array_equal(first, other)
 
 
-def test_some_micro_panels_only():
+@pytest.mark.parametrize("back", [0, 1])
+def test_some_micro_panels_only(back):
     """The columns of a range of vectors, as unit-parallel threads share them."""
     rng = np.random.default_rng(0)
     panel, lanes = panel_vectors(1), ir.lanes(np.float32)
@@ -123,7 +125,7 @@ def test_some_micro_panels_only():
     v0, v1 = panel, 3 * panel
     zeros, z = np.zeros(W.shape[1], np.float32), Z[:, v0 * lanes :]
     ld = W.shape[1] * 4
-    products(np.float32, panel, ir.machine())(weights, vectors, v0, v1, 9, H, 36, 4, 7, zeros, 0, z, ld, 0)
+    products(np.float32, panel, ir.machine())(weights, vectors, v0, v1, 9, H, 36, 4, 7, zeros, 0, z, ld, 0, back)
     inside = slice(v0 * lanes, v1 * lanes)
     np.testing.assert_allclose(Z[:, inside], H @ W[:, inside], rtol=1e-5, atol=1e-5)
     Z[:, inside] = np.nan

@@ -352,7 +352,7 @@ def test_errors(rng):
 def test_no_training(engine):
     rounded = rnnx.quantize("lstm", rnnx.initialize_parameters("lstm", 3, 4, seed=0))
     x = np.ones((3, 2, 5), np.float32)
-    message = "^`parameters` rounded to int8 are for inference only: pass keep_caches=False$"
+    message = "^`parameters` of rnnx.quantize are for inference only: pass keep_caches=False$"
     with rnnx.use_engine(engine):
         with pytest.raises(ValueError, match=message):
             rnnx.lstm_forward(x, None, rounded)

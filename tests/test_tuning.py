@@ -123,10 +123,10 @@ def test_processes_that_measure_at_the_same_time(mine, chosen):
 
     def measure():
         object_cache._write(object_cache._key("measured", "name"), b"3")  # by another process, meanwhile
-        return mine
+        return (mine,)
 
-    assert object_cache.remembered("name", (4, 3), measure) == mine
-    assert object_cache.remembered("name", (4, 3), measure) == mine
+    assert object_cache.remembered("name", [(3, 4)], measure) == (mine,)
+    assert object_cache.remembered("name", [(3, 4)], measure) == (mine,)
 
 
 def test_the_measurement_itself_runs(monkeypatch):

@@ -45,7 +45,7 @@ class Call(NamedTuple):
     parameters: dict[str, Array]  # with or without the output layer
     lengths: Array | None  # (m,) integers
     inputs: Arrays = ()  # per name in cell.inputs, (n, m, T), any strides
-    weights: str = ""  # a small format that the gates' weights are rounded to, in which an engine may store them
+    weights: str = ""  # the format in which an engine may keep the gates' weights, which are for inference only
     only_first: bool = False  # whether the results need not have the sequences of states other than the first
 
     @property

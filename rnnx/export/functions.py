@@ -120,7 +120,7 @@ class Functions:
         if self.inputs and self.optional:
             lines.insert(1, f"float own[{len(self.inputs)}];")
         lines += ["if (!work && steps) return 1;" if first else "(void)work;"]
-        lines += [f"float *const next = work + steps * {first};"] * bool(second)
+        lines += [f"float *const next = steps ? work + steps * {first} : work;"] * bool(second)
         places = ["next" if k % 2 else "work" for k in range(n_layers)]
         lines += self.stack.layer_by_layer(places if self.per_step else [*places[:-1], ""])
         for head in self.heads:

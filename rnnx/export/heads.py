@@ -70,7 +70,8 @@ class HeadCode:
 
     def definitions_of_predictions(self) -> list[str]:
         """Return the functions that compute what outputs say."""
-        return [self._probabilities()] * self.classes + [self._predict() for _ in range(self.objective.describes)]
+        written = (self.classes, self._probabilities), (self.objective.describes, self._predict)
+        return [write() for wanted, write in written if wanted]
 
     def _probabilities(self) -> str:
         """Return the function that computes the softmax of n logits; one logit is that of the second of two classes."""

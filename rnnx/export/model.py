@@ -89,9 +89,9 @@ def to_c(
     stored = weights_of(model.parameters)
     default = "int8" if stored == "int8" else "float32"
     weights = choice("weights", default if weights is None else weights, ("float32", "int8"))
-    if weights == "int8" and stored != "int8":
-        model = model.quantized("int8")
     parameters = _checked_parameters(model)
+    if weights == "int8" and stored != "int8":
+        parameters = model.rounded({key: value.astype(np.float32) for key, value in parameters.items()}, "int8")
     given = {"vocabulary": vocabulary, "target_vocabulary": target_vocabulary}
     words = _checked_words(model, {name: one for name, one in given.items() if one is not None})
     own, int8 = identifier(target.stem if name is None else _checked_name(name)), weights == "int8"
@@ -160,7 +160,8 @@ def _n_words(one: Readout) -> int:
 
 
 def _checked_vocabulary(name: str, words: Any, n: int, counted: str) -> list[str]:
-    if isinstance(words, str) or not all(isinstance(word, str) for word in words):
+    ordered = isinstance(words, Sequence | np.ndarray) and not isinstance(words, str)
+    if not ordered or not all(isinstance(word, str) for word in words):
         raise TypeError(f"`{name}` must be a sequence of str; got {shown(words)}")
     if len(words) != n:
         raise ValueError(f"`{name}` must have an entry for each of the {n} {counted}; got {len(words)}")

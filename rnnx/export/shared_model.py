@@ -215,13 +215,17 @@ class _Sequences:
             raise ValueError(f"`extra` must hold {list(self.extra)}; got {list(given)}")
         if not self.extra:
             return [], None
-        if not given and n_steps:
+        if not given:
             return [None], None
         rows = np.empty((n_steps, len(self.extra)), np.float32)
         for k, (name, default) in enumerate(self.extra.items()):
             if name not in given and default == "step":
                 raise ValueError(f"`extra` must hold {name!r} if it holds another input")
-            rows[:, k] = np.asarray(given.get(name, default)).reshape(-1)
+            values = np.asarray(given.get(name, default))
+            if values.shape not in ((), (n_steps,)):
+                shapes = f"(T,) = ({n_steps},); got {values.shape}"
+                raise ValueError(f"`extra[{name!r}]` must hold a number per step, {shapes}")
+            rows[:, k] = values
         return [rows.ctypes.data_as(ctypes.c_void_p)], rows
 
     def copy(self) -> Self:
@@ -337,6 +341,8 @@ class SharedMultiTaskModel(_Sequences):
 
     def predict(self, y: Mapping[str, Any]) -> dict[str, dict[str, np.ndarray]]:
         """Return what the outputs of heads say, as `SharedModel.predict` does."""
+        if not isinstance(y, Mapping):
+            raise ValueError(f"`y` must be a dict with outputs by head, {list(self.heads)}; got {type(y).__name__}")
         unknown = [name for name in y if name not in self.heads]
         if unknown:
             raise ValueError(f"`y` may contain the heads {list(self.heads)}; got {unknown[0]!r}")

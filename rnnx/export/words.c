@@ -3,13 +3,14 @@
    The mathematics is that of rnnx/engines/cpu/codegen/vector_math.py, with the same accuracy: 2 ulp. */
 
 @vectors:
-/* Constants begin with a cache line, and GCC uses vectors as long as the processor's, which it would not on its own. */
+/* Constants begin with a cache line, and GCC, from version 8 on, uses vectors as long as the processor's, which it would
+   not on its own. */
 #if defined(__GNUC__)
 #define ALIGNED __attribute__((aligned(64)))
 #else
 #define ALIGNED
 #endif
-#if defined(__AVX512F__) && defined(__GNUC__) && !defined(__clang__)
+#if defined(__AVX512F__) && defined(__GNUC__) && __GNUC__ >= 8 && !defined(__clang__)
 #pragma GCC target("prefer-vector-width=512")
 #endif
 

@@ -13,9 +13,9 @@ from rnnx.functional.shapes import check_parameters
 
 
 class QuantizedParameters(dict[str, Array]):
-    """Parameters whose weights are rounded to a small format, by `quantize`. They are for inference only.
+    """Parameters whose weights `quantize` has fixed, and rounded to a small format if there is one, for inference only.
 
-    The rounded arrays are read-only, so that an engine can keep them in the small format from call to call.
+    The weights are read-only, so that an engine can keep them, packed in their format, from call to call.
 
     Attributes
     ----------
@@ -56,7 +56,7 @@ def _fixed(array: np.ndarray) -> np.ndarray:
 
 
 def weights_of(parameters: Mapping[str, Array]) -> str:
-    """Return the format that weights are rounded to; empty if they are not."""
+    """Return the format of weights that `quantize` has fixed; empty for others."""
     return parameters.weights if isinstance(parameters, QuantizedParameters) else ""
 
 
@@ -77,8 +77,9 @@ def quantize(cell: Cell | str, parameters: Mapping[str, Array], weights: str = "
     The results are float32 arrays like the parameters, and arithmetic with them is in float32. As they are read-only,
     the `cpu` engine packs them in the first call only, and it stores them in the small format, so that it reads less
     memory. With ``keep_caches=False``, `recurrent_forward`, `lstm_forward` and their like are faster then if the
-    weights are large for the number of examples and steps. Streams always pack once, and gain by small formats. Biases,
-    vectors of parameters and the output layer stay as they are. Of a model, use `Model.quantized`.
+    weights are large for the number of examples and steps. Streams always pack once, and gain by small formats. What is
+    packed stays in memory beside the arrays, in at most three copies for different numbers of examples. Biases, vectors
+    of parameters and the output layer stay as they are. Of a model, use `Model.quantized`.
 
     Parameters
     ----------

@@ -57,7 +57,7 @@ def one_step(call: Call) -> tuple[Arrays, Arrays]:
 def check_keep(call: Call, keep: bool) -> None:
     """Raise if a backward pass is to follow on parameters for inference only."""
     if keep and call.weights:
-        raise ValueError(f"`parameters` rounded to {call.weights} are for inference only: pass keep_caches=False")
+        raise ValueError("`parameters` of rnnx.quantize are for inference only: pass keep_caches=False")
 
 
 def with_hoisted(call: Call) -> Call:

@@ -22,6 +22,7 @@ from rnnx.engines.cpu.dropout import dropped, kept
 from rnnx.engines.cpu.operations import OPERATIONS
 from rnnx.engines.cpu.plans import BackwardPlan, ForwardPlan
 from rnnx.engines.cpu.runtime.objects import kinds_reader
+from rnnx.engines.cpu.runtime.thread_policy import max_threads, measured
 from rnnx.engines.cpu.runtime.thread_pool import pool
 from rnnx.engines.cpu.runtime.tuning import panel_vectors
 from rnnx.engines.cpu.stepper import CpuStepper
@@ -115,4 +116,5 @@ def compile_ahead(cell: Cell, dtype: str) -> None:
     for group, rows in itertools.product(groups, (0, MC)):
         product(x.dtype, panel_vectors(group, rows))
     dense.job()
+    measured(max_threads())
     pool()

@@ -10,6 +10,8 @@ uncompiled one. This GEMM has the structure of BLIS:
  * k is split into blocks of KC and rows into blocks of MC, which stay in the cache.
  * While it works on a micro-panel, it prefetches the next one to the L2 cache, an equal part in each block of MR rows.
    Weights that do not fit in that cache are thus read at its speed.
+ * The steps of a loop take the micro-panels forwards and backwards in turn, so that each begins with those that are
+   still in the cache.
  * Each element is summed over k in ascending order, whatever the kernel and block sizes. A row's result thus does not
    depend on the other rows, so any part of a batch gives the bits of the whole. `runtime.tuning` chooses NV.
 
@@ -45,7 +47,7 @@ Sums = dict[tuple[int, int], ir.Value]  # by row and vector of a micro-kernel
 
 
 _MICRO_KERNEL = ("w", "h", "h_row", "h_k", "n_k", "init", "init_row", "z", "z_row", "tail", "next_w", "next_k")
-_PANEL_KERNEL = (*_MICRO_KERNEL[:-2], "rows")
+_PANEL_KERNEL = (*_MICRO_KERNEL[:-1], "rows")
 
 
 def _micro_kernel(module: ir.Module, dtype: Any, form: Format, nv: int, mr: int, masked: bool) -> Function:
@@ -113,7 +115,7 @@ def _panel_kernel(module: ir.Module, dtype: Any, form: Format, nv: int, masked: 
         begin = f.sum(f.times(least, block), f.build.select(is_more, block, more))
         strides = {"h": a.h_row, "init": a.init_row, "z": a.z_row}
         here = {name: f.sum(getattr(a, name), f.times(row, begin)) for name, row in strides.items()}
-        here |= {"next_w": f.sum(a.w, f.times(a.n_k, f.sum(f.times(part, block), row))), "next_k": part}
+        here |= {"next_w": f.sum(a.next_w, f.times(a.n_k, f.times(part, block))), "next_k": part}
         f.dispatch(f.sum(least, f.build.zext(is_more, I64)), kernels, **vars(a) | here)
     return f.end()
 
@@ -127,16 +129,21 @@ def emit_product(module: ir.Module, dtype: Any, nv: int, weights: str = "") -> N
     kernels = {2 * v + t: _panel_kernel(module, dtype, form, v, bool(t)) for v in range(1, nv + 1) for t in (0, 1)}
     f = Function(module, f"product_{nv}", leaves.PRODUCT, dtype, public=True)
     a, size = f.arguments, f.lanes * f.itemsize
-    with f.loop(a.rows, step=MC) as r, f.loop(a.n_k, step=KC) as k0, f.loop(a.v1, a.v0, nv) as v:
+    last = f.times(f.build.sdiv(f.sum(a.v1, -1, f.build.neg(a.v0)), I64(nv)), nv)
+    step = f.build.select(f.build.icmp_signed("==", a.back, I64(0)), I64(nv), I64(-nv))
+    with f.loop(a.rows, step=MC) as r, f.loop(a.n_k, step=KC) as k0, f.loop(a.v1, a.v0, nv) as i:
+        at = f.build.sub(i, a.v0)
+        v = f.build.select(f.build.icmp_signed("==", a.back, I64(0)), i, f.sum(a.v0, f.build.sub(last, at)))
         k, rows = f.least(KC, f.build.sub(a.n_k, k0)), f.least(MC, f.build.sub(a.rows, r))
         column = f.times(f.build.sub(v, a.v0), size)
         w = f.sum(a.w, panel_offset(f, form, KC, k0, k, v, a.n_vectors))
+        next_w = f.sum(a.w, panel_offset(f, form, KC, k0, k, f.sum(v, step), a.n_vectors))
         h = f.sum(a.h, f.times(r, a.h_row), f.times(k0, a.h_k))
         z = f.sum(a.z, f.times(r, a.z_row), column)
         is_first = f.build.icmp_signed("==", k0, I64(0))
         init = f.build.select(is_first, f.sum(a.init, f.times(r, a.init_row), column), z)
         init_row = f.build.select(is_first, a.init_row, a.z_row)
-        here = {"w": w, "h": h, "n_k": k, "init": init, "init_row": init_row, "z": z, "rows": rows}
+        here = {"w": w, "h": h, "n_k": k, "init": init, "init_row": init_row, "z": z, "rows": rows, "next_w": next_w}
         vectors = f.least(nv, f.build.sub(a.v1, v))
         has_tail = f.build.and_(f.build.icmp_signed("==", f.sum(v, vectors), a.n_vectors), f.less(I64(0), a.tail))
         f.dispatch(f.sum(f.times(vectors, 2), f.build.zext(has_tail, I64)), kernels, **vars(a) | here)

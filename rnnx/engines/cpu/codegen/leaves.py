@@ -17,8 +17,12 @@ def record(*names: str) -> np.dtype:
 
 
 # z = init + h w for vectors v0 ... v1 - 1 of the n_vectors of packed weights; see `gemm` for their layout.
-# h[r, k] is at h + r h_row + k h_k. `init` and `z` are the addresses of the first column.
-PRODUCT = ("w", "n_vectors", "v0", "v1", "n_k", "h", "h_row", "h_k", "rows", "init", "init_row", "z", "z_row", "tail")
+# h[r, k] is at h + r h_row + k h_k. `init` and `z` are the addresses of the first column. `back` = 1: the last
+# micro-panel comes first.
+PRODUCT = (
+    *("w", "n_vectors", "v0", "v1", "n_k", "h", "h_row", "h_k", "rows", "init", "init_row", "z", "z_row", "tail"),
+    "back",
+)
 # Pack vector v of columns, (n_k, L) numbers at `source`, in a small format, into its micro-panel, which begins at
 # vector `panel` and has `vectors`; see `formats`. If n_k is odd, one more row of the source is read.
 NARROW = ("source", "n_k", "packed", "n_vectors", "panel", "v", "vectors")

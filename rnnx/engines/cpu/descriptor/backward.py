@@ -11,6 +11,9 @@ from rnnx.engines.cpu.descriptor.gradient_block import GradientBlock
 from rnnx.engines.cpu.descriptor.layout import Layout
 from rnnx.engines.cpu.descriptor.stages import Pass, names
 
+# Of a slice. With fewer, a product for every step is slower than one that reads all steps again.
+_MANY_ROWS = 48
+
 
 @lru_cache(maxsize=256)
 class BackwardPass(Pass):
@@ -28,6 +31,7 @@ class BackwardPass(Pass):
     """
 
     job = "backward"
+    times = 2
     between_steps = True
     blocks = 2
 
@@ -70,7 +74,8 @@ class BackwardPass(Pass):
         """See `Pass`."""
         cell = self.key.cell
         values = [t.base(name) for name in self.values if name != "x"]
-        t.fields |= {"x": t.base("x"), "dx": t.base("dx") if self.has_dx else 0, "flat_dx": t.rows == t.m}
+        t.fields |= {"x": t.base("x"), "dx": t.base("dx") if self.has_dx else 0}
+        t.fields["flat_dx"] = t.rows == t.m or t.rows < _MANY_ROWS
         d_states = enumerate(map(t.base, self.d_states))
         cotangents = {Slot("state", k, after): (ds, 0) for k, ds in d_states for after in (False, True)}
         for k, name in enumerate(self.d_inputs):
@@ -103,6 +108,10 @@ class BackwardPass(Pass):
             "block_a": KC * (MC + t.lanes) * t.item,
             "block_b": min(KC, t.n_steps * t.m) * columns * t.item,
         }
+
+    def read(self, wired: StageWiring) -> int:
+        """See `Pass`."""
+        return wired.units(self.key.n) * wired.n_zh
 
     def _given(self, t: Template) -> Places:
         """Return the places of the given cotangents; those that are not time-major are converted."""

@@ -16,7 +16,7 @@ PASS = record(
     "item lanes",  # bytes of a number, numbers per vector
     "unit_parallel",  # 1: slices are units; 0: they are examples
     "loop_sections",  # of the loop over time
-    "flat_dx",  # 1: dx is one product at the end; 0: one per step
+    "flat_dx",  # 1: dx is one product for each block of steps, after the loop; 0: one per step
     "chunk",  # steps whose input sides are computed in one product
     "lengths",  # (m,) integers, or 0
     "zeros",  # a row of zeros

@@ -62,6 +62,7 @@ class ForwardPass(Pass):
     """
 
     job = "forward"
+    times = 1
 
     def __init__(
         self,
@@ -147,6 +148,10 @@ class ForwardPass(Pass):
             scratch |= {"x_list": 8 * rows * t.fields["chunk"], "x_rows": rows * t.fields["chunk"] * row}
         wide = max(t.n_x, *(stage["n_operand"] for stage in stages)) + 1 if any(self._formats.values()) else 0
         return {"z": z_size * (len(stages) + 1), "wide": wide * t.size, **scratch}
+
+    def read(self, wired: StageWiring) -> int:
+        """See `Pass`."""
+        return wired.operand_units(self.key.n) if wired.n_zh else 0
 
     def _dense(self, t: Template, state: int) -> Fields:
         """Return the fields of the output layer, for the address of the first state before the step."""

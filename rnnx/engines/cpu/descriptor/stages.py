@@ -29,6 +29,7 @@ class Pass:
     arrays: tuple[str, ...]  # of a call; the first ones, `blocks`, are memory of blocks
     blocks = 1
     within: Within = MappingProxyType({})  # arrays at an offset in another one
+    times: int  # the multiplications of a forward pass
     after_loop = 0  # sections of the job after the loop over time
     between_steps = False  # whether sections of the loop end in the middle of a step, so that there is one more
 
@@ -37,7 +38,7 @@ class Pass:
         self.key, self.given = key, given  # for which states the caller gives cotangents
         shapes = expected_shapes(cell, n_x, n)
         self.kept = Block(dtype, [shapes[name][1] for name in keys])  # copies of the parameters
-        # Multiplications; backward has twice as many.
+        # Multiplications of a forward pass.
         sizes = [(stage.units(n), stage.n_zh * stage.columns(n), stage.n_zx) for stage in wiring(cell)]
         products = n_steps * m * sum(units * (of_h + (0 if indices else n_x * n_zx)) for units, of_h, n_zx in sizes)
         shares = -(-n_vectors(dtype, n) // UNIT_VECTORS)
@@ -45,14 +46,22 @@ class Pass:
         if cell.has_widths or any(stage.heads > 1 or self.phases(stage) for stage in wiring(cell)):
             shares = 0
         self.steps = n_steps * len(wiring(cell)) + self.between_steps
-        recurrent = any(stage.n_zh for stage in wiring(cell))
         lines = arrays if n * dtype.itemsize % LINE else 0
-        self.work = Work(n_steps, m, products, n_steps * m * n * arrays, shares, lines, recurrent)
+        weights = sum(units * of_h for units, of_h, _ in sizes)
+        read = max(map(self.read, wiring(cell))) * dtype.itemsize
+        numbers = n_steps * m * n * arrays
+        self.work = Work(
+            *(n_steps, m, self.times * products, numbers, shares, lines, weights > 0), read, weights, dtype.itemsize
+        )
         self.balance = Balance(self.work.alone_ns)
         self._templates: dict[tuple[int, bool], Template] = {}
 
     def fill(self, t: Template) -> dict[str, int]:
         """Set a template's fields; return the parts of a thread's scratch memory, with sizes in bytes."""
+        raise NotImplementedError
+
+    def read(self, wired: StageWiring) -> int:
+        """Return the numbers per example and step that unit-parallel slices read from each other."""
         raise NotImplementedError
 
     def phases(self, wired: StageWiring) -> tuple[Phase, ...]:

@@ -30,7 +30,7 @@ def multiply_rows(p, r0, r1):
     vectors, row = vectors_of(p, p.columns), p.columns * p.item
     call_product(
         p.product, w=p.packed, n_vectors=vectors, v0=0, v1=vectors, n_k=p.n_k, h=p.a + r0 * p.a_row, h_row=p.a_row,
-        h_k=p.a_k, rows=r1 - r0, init=p.init, init_row=0, z=p.z + r0 * row, z_row=row, tail=p.columns % p.lanes,
+        h_k=p.a_k, rows=r1 - r0, init=p.init, init_row=0, z=p.z + r0 * row, z_row=row, tail=p.columns % p.lanes, back=0,
     )  # fmt: skip
 
 
@@ -42,10 +42,11 @@ def multiply_block(p, packed, k0, v0, v1):
     for panel in range(0, v1 - v0, p.nv):
         pack_columns(p, p.b + k0 * p.b_row + column, p.b_row, 0, k, 0, columns, panel, packed, k, 0)
     z = p.z + column
+    init, init_row = (z, row) if k0 else (p.init + column, 0)
     call_product(
         p.product, w=packed, n_vectors=v1 - v0, v0=0, v1=v1 - v0, n_k=k, h=p.a + k0 * p.a_k, h_row=p.a_row,
-        h_k=p.a_k, rows=p.rows, init=z if k0 else p.init + column, init_row=row if k0 else 0, z=z, z_row=row,
-        tail=columns % p.lanes,
+        h_k=p.a_k, rows=p.rows, init=init, init_row=init_row, z=z, z_row=row,
+        tail=columns % p.lanes, back=0,
     )  # fmt: skip
 
 

@@ -8,13 +8,14 @@ from rnnx.engines.cpu.loops.records import function, vector_of
 
 
 @function
-def add_product(p, dz, dz_row, rows, n_k, packed, columns, v0, v1, init, init_row, out, out_row):
+def add_product(p, dz, dz_row, rows, n_k, packed, columns, v0, v1, init, init_row, out, out_row, back):
     """Compute out = init + dz W for vectors v0 ... v1 - 1 of the columns; init_row = 0 repeats one row."""
     column = v0 * p.item * p.lanes
+    first = init + (column if init_row else 0)
     call_product(
         p.product, w=packed, n_vectors=vectors_of(p, columns), v0=v0, v1=v1, n_k=n_k, h=dz, h_row=dz_row,
-        h_k=p.item, rows=rows, init=init + (column if init_row else 0), init_row=init_row, z=out + column,
-        z_row=out_row, tail=columns % p.lanes,
+        h_k=p.item, rows=rows, init=first, init_row=init_row, z=out + column,
+        z_row=out_row, tail=columns % p.lanes, back=back,
     )  # fmt: skip
 
 
@@ -34,7 +35,7 @@ def input_gradient(p, stage, first, rows, buffer):
         if stage.n_zx:
             init, init_row = (p.zeros, 0) if stage.is_last else (out, row)
             dz, n_k = stage.dz_x + r * stage.dz_x_row, stage.n_zx * stage.n
-            add_product(p, dz, stage.dz_x_row, count, n_k, stage.w_x, p.n_x, 0, vectors, init, init_row, out, row)
+            add_product(p, dz, stage.dz_x_row, count, n_k, stage.w_x, p.n_x, 0, vectors, init, init_row, out, row, 0)
         else:
             call_copy(p.copy_masked, p.zeros, 0, count, vectors, p.n_x % p.lanes, target=out, target_row=row)
         if out == buffer:
@@ -61,10 +62,11 @@ def add_weight_gradient(p, a, a_row, rows, c, b, columns, k, is_first, out, out_
     if k == 0:
         call_copy(p.copy_masked, p.zeros, 0, rows, n_vectors, columns % p.lanes, out, out_row)
         return
+    init, init_row = (p.zeros, 0) if is_first else (out, out_row)
     call_product(
         p.product, w=b, n_vectors=n_vectors, v0=0, v1=n_vectors, n_k=k, h=a, h_row=p.item, h_k=a_row, rows=rows,
-        init=p.zeros if is_first else out, init_row=0 if is_first else out_row, z=out, z_row=out_row,
-        tail=columns % p.lanes,
+        init=init, init_row=init_row, z=out, z_row=out_row,
+        tail=columns % p.lanes, back=0,
     )  # fmt: skip
 
 

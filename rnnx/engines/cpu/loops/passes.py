@@ -163,11 +163,11 @@ def recurrent_gradient_of_heads(p, stage, dz, rows, out, out_row):
     for block in range(stage.n_zh * stage.heads):
         w, to = packed_head(stage, block), out + block % stage.heads * d * p.item
         of_block = dz + block * d * p.item
-        add_product(p, of_block, stage.dz_h_row, rows, d, w, d, 0, vectors, to, out_row, to, out_row)
+        add_product(p, of_block, stage.dz_h_row, rows, d, w, d, 0, vectors, to, out_row, to, out_row, 0)
 
 
 @function
-def recurrent_gradient(p, stage, first, examples, count, buffer, u0, u1):
+def recurrent_gradient(p, stage, t, first, examples, count, buffer, u0, u1):
     """Add dz_h W_h, for rows of dz from `first`, to units of the listed examples' cotangents of the operand."""
     n_k, units = stage.n_zh * stage.n, stage.n_operand
     if n_k == 0 or u0 == u1:
@@ -175,7 +175,7 @@ def recurrent_gradient(p, stage, first, examples, count, buffer, u0, u1):
     row, dz = units * p.item, stage.dz_h + first * stage.dz_h_row
     out = consecutive(p, units, stage.d_operand, examples, count, buffer, u0, u1)
     if stage.heads == 1:
-        add_product(p, dz, stage.dz_h_row, count, n_k, stage.w_h, units, u0, u1, out, row, out, row)
+        add_product(p, dz, stage.dz_h_row, count, n_k, stage.w_h, units, u0, u1, out, row, out, row, t % 2)
     else:
         recurrent_gradient_of_heads(p, stage, dz, count, out, row)
     if out == buffer:
@@ -226,7 +226,7 @@ def backward_steps(section, me, n, p):
             elementwise(p, stage, arguments, 0, x_row, 0, h_row, t, dz, examples, count, u0, u)
         else:
             u = u1 if p.unit_parallel else stage.operand_vectors
-            recurrent_gradient(p, stage, dz, examples, count, buffer, u0, u)
+            recurrent_gradient(p, stage, t, dz, examples, count, buffer, u0, u)
             if not p.flat_dx:
                 input_gradient(p, stage, dz, count, buffer)
     for i in range(p.n_stages if section == p.loop_sections else 0):

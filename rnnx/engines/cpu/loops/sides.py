@@ -38,7 +38,7 @@ def input_side(p, stage, z, z_row, t, j0, j1, u0, u1, scratch):
     else:
         call_product(
             stage.product_x, w=stage.w_x, n_vectors=stage.n_vectors_x, v0=v0, v1=v1, n_k=p.n_x, h=x, h_row=p.x_row,
-            h_k=p.item, rows=rows, init=bias, init_row=0, z=target, z_row=z_row, tail=0,
+            h_k=p.item, rows=rows, init=bias, init_row=0, z=target, z_row=z_row, tail=0, back=0,
         )  # fmt: skip
 
 
@@ -54,11 +54,11 @@ def recurrent_side(p, stage, z, zh, zh_row, t, examples, count, buffer, u0, u1):
         return
     v0, adds = u0 * stage.n_zh, stage.adds_sides
     column = v0 * p.item * p.lanes
+    init, init_row, out = (z if adds else stage.bias_h), zh_row if adds else 0, (z if adds else zh)
     call_product(
         stage.product_h, w=stage.w_h, n_vectors=stage.n_vectors_h, v0=v0, v1=u1 * stage.n_zh, n_k=stage.n_operand,
         h=h, h_row=stage.n_operand * p.item, h_k=p.item, rows=count,
-        init=(z if adds else stage.bias_h) + column, init_row=zh_row if adds else 0,
-        z=(z if adds else zh) + column, z_row=zh_row, tail=0,
+        init=init + column, init_row=init_row, z=out + column, z_row=zh_row, tail=0, back=t % 2,
     )  # fmt: skip
 
 
@@ -71,7 +71,7 @@ def recurrent_side_of_heads(p, stage, zh, zh_row, h, rows):
         call_product(
             stage.product_h, w=packed_head(stage, block), n_vectors=vectors, v0=0, v1=vectors,
             n_k=d, h=h + block % stage.heads * d * p.item, h_row=row, h_k=p.item, rows=rows,
-            init=stage.bias_h + column, init_row=0, z=zh + column, z_row=zh_row, tail=d % p.lanes,
+            init=stage.bias_h + column, init_row=0, z=zh + column, z_row=zh_row, tail=d % p.lanes, back=0,
         )  # fmt: skip
 
 
@@ -85,7 +85,7 @@ def output_layer(p, dense):
     call_product(
         p.product, w=dense.packed, n_vectors=vectors, v0=0, v1=vectors, n_k=dense.n_k, h=dense.h,
         h_row=dense.n_k * p.item, h_k=p.item, rows=p.m, init=dense.bias, init_row=0, z=dense.y, z_row=row,
-        tail=dense.columns % p.lanes,
+        tail=dense.columns % p.lanes, back=0,
     )  # fmt: skip
     call_loss(
         dense.kernel, n_steps=p.m, m=1, n=dense.columns, y=dense.y, target=dense.y, lengths=dense.lengths,

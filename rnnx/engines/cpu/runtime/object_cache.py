@@ -16,6 +16,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
@@ -29,6 +30,8 @@ from llvmlite import binding, ir
 
 from rnnx.engines.cpu.codegen.ir import features
 from rnnx.engines.cpu.runtime import object_files
+
+_NUMBERS = re.compile(rb"[0-9]{1,9}( [0-9]{1,9})*")
 
 
 class Job:
@@ -75,16 +78,17 @@ def emitted_by(module: str, name: str, dtype: np.dtype, *given: int | str) -> Ma
     return _load(_key(module, name, dtype.str, *map(str, given)), build)
 
 
-def remembered(name: str, choices: Sequence[int], measure: Callable[[], int]) -> int:
-    """Return which of some integers was measured to be best on this machine, from the disk if it is there."""
+def remembered(name: str, limits: Sequence[tuple[int, int]], measure: Callable[[], tuple[int, ...]]) -> tuple[int, ...]:
+    """Return integers that were measured on this machine, each within its limits, from the disk if they are there."""
     key = _key("measured", name)
     stored = object_files.read(key)
-    found = {str(choice).encode(): choice for choice in choices}
-    if stored in found:
-        return found[stored]
-    chosen = measure()
-    _write(key, str(chosen).encode())
-    return chosen
+    if stored is not None and _NUMBERS.fullmatch(stored):
+        found = tuple(map(int, stored.split()))
+        if len(found) == len(limits) and all(a <= n <= b for n, (a, b) in zip(found, limits, strict=True)):
+            return found
+    measured = measure()
+    _write(key, " ".join(map(str, measured)).encode())
+    return measured
 
 
 # --- compiling ----------------------------------------------------------------------------------------------------

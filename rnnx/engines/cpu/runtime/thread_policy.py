@@ -6,6 +6,7 @@ would read all weights for little work, so the threads share the units instead a
 """
 
 import contextlib
+import math
 import os
 import re
 import sys
@@ -13,17 +14,18 @@ from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from rnnx._core.environment import decoded, variable
 
-# Rough costs in nanoseconds, measured on the machine of docs/performance.md. There, a cache line moves between cores in
-# 100 to 300 ns.
-_PRODUCTS = 40  # multiplications per nanosecond
+# Rough costs in nanoseconds, beside those in `costs`. A cache line moves between cores in 100 to 300 ns.
 _NUMBERS = 4  # that elementwise kernels read or write per nanosecond
-_LEAST_ROWS = 1.5  # minimum cost, in rows: loading the weights takes as long
-_WAITING = 2000  # for the barrier of a unit-parallel step
 _SHARED_LINE = 250  # per cache line that two threads write to
+_READ_LINE = 10  # per cache line that a thread reads after another one has written it, many in a row
+_STEP = 4000  # of a unit-parallel step: the first of these lines, unequal speeds, and what threads cannot share
+_LINE = 64  # bytes
+_UNITS = 1.06  # times that of examples: micro-kernels of fewer rows, and in every step, all wait for the slowest thread
 _HAND_OVER = 5_000  # of a job to awake threads
 _SECTION = 20_000  # of a job: claiming one takes a hundredth
 _MOST_SECTIONS = 64
@@ -74,6 +76,37 @@ def _blas_controllers() -> list[Any]:
     return [c for c in controllers if c.user_api == "blas"]
 
 
+class Costs(NamedTuple):
+    """What `costs` measures, for float32; the defaults suit processors with AVX-512.
+
+    A product in the loop over time reads all weights in every step. With few rows, that takes longer than multiplying
+    them.
+    """
+
+    products: int = 60  # multiplications per nanosecond, of many rows
+    near_rows: int = 4  # whose time reading the weights from the L2 cache takes
+    far_rows: int = 13  # whose time reading them from beyond it takes
+    waiting: int = 500  # nanoseconds until threads know that the others have finished a step
+
+
+@lru_cache(maxsize=8)
+def measured(threads: int) -> Costs:
+    """Return the costs on this machine, of waiting only if there are several threads."""
+    from rnnx.engines.cpu.runtime.costs import costs  # with a compiler
+
+    return costs(threads)
+
+
+@lru_cache(maxsize=1)
+def cache_bytes() -> int:
+    """Return the size of a core's L2 cache, or a usual one if the system does not tell."""
+    try:
+        text = Path("/sys/devices/system/cpu/cpu0/cache/index2/size").read_text("ascii").strip()
+        return int(text.removesuffix("K")) << 10
+    except (OSError, ValueError):
+        return 1 << 20
+
+
 @dataclass(frozen=True)
 class Work:
     """The size of a job that loops over time."""
@@ -85,19 +118,27 @@ class Work:
     shares: int  # parts the units can be divided into, 0 if they must stay together
     shared_lines: int  # cache lines that neighbouring examples share, per step
     waits: bool  # whether unit-parallel threads wait for each other in every step, for a recurrent product
+    read: int = 0  # bytes per example and step that unit-parallel threads read from each other
+    weights: int = 0  # of the products that are made in every step
+    item: int = 4  # bytes of a number
 
     @cached_property
     def alone_ns(self) -> float:
-        """Estimated nanoseconds on one thread."""
-        return self._ns(self.m, 1)
+        """Roughly estimated nanoseconds on one thread, without measurements."""
+        return self.ns(Costs(), 1, False)
 
-    def shared_ns(self, threads: int, unit_parallel: bool) -> float:
-        """Estimated nanoseconds on several threads."""
+    def ns(self, given: Costs, threads: int, unit_parallel: bool) -> float:
+        """Estimated nanoseconds on a number of threads."""
+        if threads <= 1:
+            return self._ns(given, self.m, 1)
         lines = self.shared_lines * _SHARED_LINE
         if unit_parallel:
-            waiting = _WAITING if self.waits else 0
-            return self._ns(self.m, threads) + self.n_steps * (waiting + self.m * lines) + _HAND_OVER
-        return self._ns(-(-self.m // threads), 1) + self.n_steps * lines + _HAND_OVER
+            most = -(-self.shares // threads) / self.shares
+            reading = self.read / _LINE * (1 - most) * _READ_LINE
+            waiting = given.waiting + _STEP if self.waits else 0
+            step = waiting + self.m * (lines + reading)
+            return _UNITS * self._ns(given, self.m, most) + self.n_steps * step + _HAND_OVER
+        return self._ns(given, -(-self.m // threads), 1) + self.n_steps * lines + _HAND_OVER
 
     def sections(self, threads: int, steps: int) -> int:
         """Return the number of sections for `steps` steps that threads share without waiting for each other.
@@ -108,9 +149,14 @@ class Work:
             return 1
         return max(1, min(steps, _MOST_SECTIONS, int(self.alone_ns / threads / _SECTION)))
 
-    def _ns(self, rows: int, unit_shares: int) -> float:
-        per_row = self.products / _PRODUCTS * max(rows, _LEAST_ROWS) + self.numbers / _NUMBERS * rows
-        return per_row / self.m / unit_shares
+    def _ns(self, given: Costs, rows: int, units: float) -> float:
+        """Estimated nanoseconds of a thread's part: some rows, and a share of the units."""
+        item = self.item / 4
+        weights = self.weights * units
+        reading = given.far_rows if weights * self.item > cache_bytes() else given.near_rows
+        repeated = self.n_steps * weights * math.hypot(rows, reading)  # reading and multiplying overlap
+        others = (self.products / self.m - self.n_steps * self.weights) * units * rows
+        return (repeated + others) / given.products * item + self.numbers / self.m * units * rows / _NUMBERS
 
     @cached_property
     def is_small(self) -> bool:
@@ -120,13 +166,14 @@ class Work:
 
 def split(work: Work) -> tuple[int, bool]:
     """Return the number of threads for a job, and whether it is unit-parallel."""
-    return (1, False) if work.is_small else _fastest(work, max_threads())
+    n = 1 if work.is_small else max_threads()
+    return (1, False) if n == 1 else _fastest(work, n, measured(n))
 
 
 @lru_cache(maxsize=1024)
-def _fastest(work: Work, n: int) -> tuple[int, bool]:
+def _fastest(work: Work, n: int, given: Costs) -> tuple[int, bool]:
     choices = [(min(n, work.m), False), (min(n, work.shares), True)]
-    return min([(1, False), *choices], key=lambda way: work.alone_ns if way[0] <= 1 else work.shared_ns(*way))
+    return min([(1, False), *choices], key=lambda way: work.ns(given, *way))
 
 
 @dataclass(frozen=True)

@@ -49,9 +49,15 @@ def panel_vectors(group: int, rows: int = 0) -> int:
 def _of_many_rows() -> int:
     """Return NV for many rows."""
     usual = 3 if cpu_name().startswith(_TALL) else 4
-    if os.environ.get("RNNX_AUTOTUNE") == "0":
+    if not autotunes():
         return usual
-    return object_cache.remembered("panel vectors", _CANDIDATES, lambda: _fastest(usual))
+    limits = (min(_CANDIDATES), max(_CANDIDATES))
+    return object_cache.remembered("panel vectors", [limits], lambda: (_fastest(usual),))[0]
+
+
+def autotunes() -> bool:
+    """Return whether this machine may be measured."""
+    return os.environ.get("RNNX_AUTOTUNE") != "0"
 
 
 def _fastest(usual: int) -> int:
@@ -84,6 +90,6 @@ def _products(nv: int) -> Callable[[], None]:
     def call() -> None:
         w, h, z = addresses(arrays)
         for rows in _ROWS:
-            product(w, _VECTORS, 0, _VECTORS, _TERMS, h, _TERMS * item, item, rows, z, 0, z, columns * item, 0)
+            product(w, _VECTORS, 0, _VECTORS, _TERMS, h, _TERMS * item, item, rows, z, 0, z, columns * item, 0, 0)
 
     return call

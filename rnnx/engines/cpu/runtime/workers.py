@@ -28,6 +28,7 @@ from rnnx.engines.cpu.runtime.mailbox import MAILBOX, TASK, WORKER
 
 _HEAD_START = 4  # a thread that is two sections ahead helps with other slices
 _PURE_SPINS = 64  # checks for work before yielding to other threads, too, every eighth time
+_PAUSES = 32  # a microsecond or so, in which another thread can begin its share
 _NOTHING, _FINISHED = -1, -2
 
 task_at, mailbox_at = record_at(TASK), record_at(MAILBOX)
@@ -174,6 +175,13 @@ def alone(task, descriptor, _):
     of = task_at(task)
     for section in range(of.first, of.sections):
         call_job(of.job, section, 0, 1, descriptor)
+
+
+@function
+def idle(section, me, n, descriptor):
+    """Pause some times, as a job, to measure how long threads wait for each other."""
+    for _ in range(_PAUSES):
+        pause()
 
 
 @function

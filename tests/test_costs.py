@@ -1,0 +1,164 @@
+"""The choice of threads by costs of products and of waiting, how they are measured, and their file."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+import rnnx
+from rnnx.engines.cpu.descriptor.builder import PassKey
+from rnnx.engines.cpu.descriptor.forward import ForwardPass
+from rnnx.engines.cpu.runtime import costs, object_cache, object_files, thread_policy, thread_pool
+from rnnx.engines.cpu.runtime.thread_policy import Costs, Work
+
+USUAL = Costs()
+MB = 1 << 20
+
+
+@pytest.fixture
+def two_threads(monkeypatch):
+    """What two threads choose for a layer's loop over time, with costs and a size of the L2 cache."""
+    monkeypatch.setattr(thread_policy, "max_threads", lambda: 2)
+
+    def choose(n, m, cache=2 * MB, n_steps=50, shared_lines=0, **given):
+        weights = 4 * n * n
+        work = Work(n_steps, m, 2 * n_steps * m * weights, 0, n // 64, shared_lines, True, 4 * n, weights)
+        monkeypatch.setattr(thread_policy, "measured", lambda threads: USUAL._replace(**given))
+        monkeypatch.setattr(thread_policy, "cache_bytes", lambda: cache)
+        thread_policy._fastest.cache_clear()
+        return thread_policy.split(work)
+
+    yield choose
+    thread_policy._fastest.cache_clear()
+
+
+def test_few_rows_share_the_units_and_many_rows_the_examples(two_threads):
+    assert two_threads(384, 16) == (2, True)
+    assert two_threads(384, 256) == (2, False)
+    assert two_threads(512, 1) == (2, True)
+    assert two_threads(512, 1, n_steps=1, waiting=10**7) == (1, False)
+
+
+def test_reading_weights_counts_where_it_is_slow(two_threads):
+    assert two_threads(256, 8, near_rows=1) == (2, False)
+    assert two_threads(256, 8, near_rows=9) == (2, True)
+    assert two_threads(256, 16, near_rows=1, far_rows=40) == (2, False)  # they stay in the cache
+    assert two_threads(256, 16, cache=MB - 1, near_rows=1, far_rows=40) == (2, True)  # half of them stays there
+
+
+def test_waiting_counts(two_threads):
+    assert two_threads(384, 16, waiting=100) == (2, True)
+    assert two_threads(384, 16, waiting=100_000) == (2, False)
+    assert two_threads(384, 16, shared_lines=30) == (2, False)  # rows that two threads write to
+
+
+def test_shares_of_unequal_size():
+    """Three parts for two threads: one has two of them."""
+    even, odd = (Work(50, 8, 10**9, 0, shares, 0, False).ns(USUAL, 2, True) for shares in (4, 3))
+    assert odd == pytest.approx(4 / 3 * even, rel=0.01)
+
+
+def test_float64_takes_twice_as_long():
+    work = Work(50, 8, 10**8, 0, 4, 0, True, 1024, 10**5)
+    assert dataclasses.replace(work, item=8).ns(USUAL, 1, False) == 2 * work.ns(USUAL, 1, False)
+
+
+def test_the_work_of_a_pass():
+    key = PassKey(rnnx.CELLS["lstm"], np.dtype("float32"), 7, 5, 64, 3, False, tuple(_names()), False)
+    work = ForwardPass(key, False, (None,)).work
+    assert (work.weights, work.read, work.item) == (4 * 64 * 64, 64 * 4, 4)
+    assert work.products == 7 * 5 * 4 * 64 * (64 + 3)
+
+
+def _names():
+    return [name for name in rnnx.initialize_parameters("lstm", 3, 64, seed=0) if name not in ("Wy", "by")]
+
+
+@pytest.fixture
+def fresh(tmp_path, monkeypatch):
+    """Costs in a new process with an empty cache, where products and waiting take the given times."""
+    monkeypatch.setenv("RNNX_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("RNNX_AUTOTUNE", "1")
+
+    def costs_of(times=None, waiting=None, threads=2):
+        def measured(value):
+            assert value is not None, "measured again"
+            return value
+
+        monkeypatch.setattr(costs, "_times", lambda: measured(times))
+        monkeypatch.setattr(costs, "_wait", lambda: measured(waiting))
+        object_files.cache_directory.cache_clear()
+        return costs.costs(threads)
+
+    yield costs_of
+    object_files.cache_directory.cache_clear()
+
+
+def test_costs_follow_from_times(fresh):
+    """A hundredth of a nanosecond per row and weight, 0.04 for one row, and 0.2 beyond the cache."""
+    assert fresh((0.04, 0.04 + 95 * 0.01, 0.2), 1234.4) == (100, 4, 20, 1234)
+
+
+def test_costs_are_measured_once(fresh, tmp_path):
+    first = fresh((0.04, 0.99, 0.2), 1234, threads=1)
+    assert first.waiting == USUAL.waiting  # which one thread needs not know
+    assert fresh(waiting=1234) == first._replace(waiting=1234)
+    assert fresh() == fresh()
+    files = sorted((tmp_path / "cache").iterdir())
+    assert len(files) == 2
+    for file in files:
+        object_files.write(file.stem, b"-1 0 99999999")
+    assert fresh((0.04, 0.515, 0.1), 999) == (200, 8, 20, 999)
+
+
+def test_costs_stay_near_the_usual_ones(fresh):
+    """Whatever else runs during the measurement."""
+    assert fresh((0, 0, 0), 0) == (240, 1, 4, 125)
+
+
+def test_slow_measurements_stay_near_the_usual_ones(fresh):
+    assert fresh((90.0, 100.0, 1e5), 1e9) == (15, 16, 52, 2000)
+
+
+def test_without_autotuning_nothing_is_measured(fresh, monkeypatch, tmp_path):
+    monkeypatch.setenv("RNNX_AUTOTUNE", "0")
+    assert fresh() == USUAL
+    assert not (tmp_path / "cache").exists()
+
+
+def test_the_measurement_itself_runs(monkeypatch):
+    monkeypatch.setattr(costs, "_ROUNDS", 1)
+    assert all(np.isfinite(costs._times()))
+    assert costs._wait() != USUAL.waiting
+
+
+def test_waiting_is_not_measured_while_the_pool_is_busy(monkeypatch):
+    pool = thread_pool.pool()
+    assert pool.acquire(2, timeout=60)
+    try:
+        assert costs._wait() == USUAL.waiting
+    finally:
+        pool.release()
+
+
+@pytest.mark.parametrize(("text", "expected"), [("512K", MB // 2), ("2048K\n", 2 * MB), ("big", MB), (None, MB)])
+def test_the_size_of_the_cache(text, expected, monkeypatch):
+    def read(path, encoding):
+        if text is None:
+            raise FileNotFoundError(path)
+        return text
+
+    monkeypatch.setattr(thread_policy.Path, "read_text", read)
+    assert thread_policy.cache_bytes.__wrapped__() == expected
+
+
+def test_numbers_on_disk_outside_their_limits_are_measured_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("RNNX_CACHE_DIR", str(tmp_path / "cache"))
+    object_files.cache_directory.cache_clear()
+    try:
+        assert object_cache.remembered("pair", [(1, 4), (5, 9)], lambda: (2, 6)) == (2, 6)
+        assert object_cache.remembered("pair", [(1, 4), (5, 9)], lambda: (3, 7)) == (2, 6)
+        assert object_cache.remembered("pair", [(3, 4), (5, 9)], lambda: (3, 7)) == (3, 7)
+        assert object_cache.remembered("pair", [(3, 4)], lambda: (4,)) == (4,)
+    finally:
+        object_files.cache_directory.cache_clear()
