@@ -203,7 +203,8 @@ class PreparedStep(Protocol):
     ) -> tuple[Array, Arrays, dict[str, Array]]:
         """Return the gradients of xt, the states before the step and the parameters, by "d" + key.
 
-        `arrays` are xt and all parameters, of the kinds of those of the step. `cotangents` are those of the states after it, (n, m), of the step's dtype; None means zeros.
+        `arrays` are xt and all parameters, of the kinds of those of the step. `cotangents` are those of the states
+        after it, (n, m), of the step's dtype; None means zeros.
         """
 
 

@@ -39,10 +39,8 @@ class CpuStep:
         changes += [to_contiguous(memory_of(call.parameters[name])) for name in names]
         self._select = Selection([*range(1 + n_states), *places], changes)
         self._n_states, self._n_given = n_states, 1 + n_states + len(own)
-        self._run, self._has_y = (
-            self._forward.run_alone if head else partial(self._forward.run, lengths=None),
-            bool(head),
-        )
+        self._has_y = bool(head)
+        self._run = self._forward.run_alone if head else partial(self._forward.run, lengths=None)
         self._values = _views(self._forward)
         changes = [to_rows(memory_of(call.x[:, :, 0])), *changes[1 + n_states : self._n_given]]
         self._select_again = Selection([0, *[k - n_states for k in places[: len(own)]]], changes)
