@@ -313,6 +313,36 @@ def test_a_process_that_is_slow_to_begin_a_trial(settings, monkeypatch):
     assert [(one.number, one.state) for one in sweep.results()] == [(1, "complete")]
 
 
+def test_a_trial_that_fails_in_two_processes(settings):
+    """The second one goes on where the first one has not locked the folder yet."""
+    space = {"warmup": [1000, 0]}
+    sweep, other = (Sweep(settings, space, "sweep", sampler="grid") for _ in range(2))
+    start = sweep._queue._start
+
+    def slow(*arguments):
+        assert [one.state for one in other.run()] == ["complete", "failed"]
+        return start(*arguments)
+
+    sweep._queue._start = slow
+    assert list(sweep) == []
+    assert [(one.number, one.state) for one in sweep.results()] == [(1, "complete"), (0, "failed")]
+
+
+def test_a_trial_that_is_complete_in_two_processes(settings, monkeypatch):
+    """The second one goes on when the run is unlocked, and tells the study when the first one is about to."""
+    sweep, other = (Sweep(settings, SPACE, "sweep", trials=1) for _ in range(2))
+    trial = next(iter(sweep))
+    tell = sweep.study._storage.set_trial_state_values
+
+    def late(*arguments):
+        assert [one.state for one in other.run()] == ["complete"]
+        return tell(*arguments)
+
+    monkeypatch.setattr(sweep.study._storage, "set_trial_state_values", late)
+    assert len(list(trial.train())) > 0
+    assert [(one.number, one.state) for one in sweep.results()] == [(0, "complete")]
+
+
 def test_pruning(settings):
     rates = [0.02, 0.021, 0.022, 0.023, 0.024, 1e-7, 0.025]
     options = {"sampler": "grid", "study": "s", "storage": "sqlite:///s.db"}

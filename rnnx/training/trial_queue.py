@@ -121,7 +121,7 @@ class TrialQueue:
         time.sleep(_POLL)
 
     def _begun(self, trial: Trial, reported: Iterable[int], folder: Path) -> SweepTrial | None:
-        """Start or resume the run of a trial; None if another process has it."""
+        """Start or resume the run of a trial; None if another process has it, or has ended it."""
         try:
             exists = (folder / checkpoints.FILE_NAME).exists()
             run = self._resume(folder) if exists else self._start(folder, trial.params)
@@ -129,6 +129,5 @@ class TrialQueue:
             return None
         except FAILURES as error:
             made = SweepTrial(self.study, trial, reported, None)
-            made.failed(error)
-            return made
+            return made if made.failed(error) else None
         return SweepTrial(self.study, trial, reported, run)

@@ -1,5 +1,6 @@
 """A trial of a sweep: a run whose validation losses are told to a study of Optuna."""
 
+import contextlib
 import math
 from collections.abc import Generator, Iterable
 from pathlib import Path
@@ -83,10 +84,19 @@ class SweepTrial:
         finally:
             items.close()
 
-    def failed(self, error: Exception) -> None:
-        """Tell the study of an error. A run that diverged counts as pruned, so that the sampler avoids its settings."""
-        self._trial.set_user_attr("error", str(error) or type(error).__name__)
+    def failed(self, error: Exception) -> bool:
+        """Tell the study of an error; return False if another process has ended the trial.
+
+        A run that diverged counts as pruned, so that the sampler avoids its settings.
+        """
+        from rnnx.training.studies import FINISHED
+
+        try:
+            self._trial.set_user_attr("error", str(error) or type(error).__name__)
+        except FINISHED:
+            return False
         self._tell("PRUNED" if isinstance(error, FloatingPointError) else "FAIL")
+        return True
 
     def _is_pruned(self, run: Run, progress: Progress) -> bool:
         """Report an evaluation; return whether to stop. A resumed run may repeat some, with the same losses."""
@@ -98,9 +108,13 @@ class SweepTrial:
         return not run.ended() and self._trial.should_prune()
 
     def _tell(self, state: str, loss: float | None = None) -> None:
+        """End the trial, unless another process has: it goes on with a run that is not locked, and has the same end."""
         from optuna.trial import TrialState
 
-        self._study.tell(self._trial.number, loss, TrialState[state], skip_if_finished=True)
+        from rnnx.training.studies import FINISHED
+
+        with contextlib.suppress(FINISHED):  # between Optuna's look at the state and its change
+            self._study.tell(self._trial.number, loss, TrialState[state], skip_if_finished=True)
 
 
 def run_folder(trial: "FrozenTrial") -> Path | None:
