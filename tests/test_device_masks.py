@@ -68,6 +68,11 @@ def test_dropout_of_the_cpu_engine(shape, dtype, rng, monkeypatch):
         unwritable = d.copy(order="K")
         unwritable.flags.writeable = False
         assert np.array_equal(again(unwritable), d * mask)
+        for other in (d.astype(kind) for kind in (np.float16, np.float32, np.float64)):
+            expected = other * mask
+            product = again(other)
+            assert product.dtype == expected.dtype
+            assert np.array_equal(product, expected)
 
 
 def test_dropout_of_other_arrays(rng):

@@ -6,6 +6,7 @@ Dimensions: n features, m examples, T steps.
 import math
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -59,14 +60,14 @@ def dropped(
     n_steps, m, n = rows.shape
     out, bits = empty(rows.shape, x.dtype), np.empty((n_steps, -(-m * n // 8)), np.uint8)
     _run("drop", out, value, address(key), start, _least(rate), source=address(rows), bits=address(bits))
-    return out.T, partial(_dropped_again, bits, value)
+    return out.T, partial(_dropped_again, bits, x.dtype.type(value))
 
 
 @ignore_underflow
-def _dropped_again(bits: np.ndarray, value: float, d: np.ndarray) -> np.ndarray:
-    """Return a cotangent with the dropout of these bits; it may be overwritten."""
-    rows, flags = d.T, d.flags
-    if not (flags.f_contiguous and flags.writeable and flags.aligned):
-        rows = np.array(rows, order="C")
-    _run("drop_again", rows, value, source=address(rows), bits=address(bits))
+def _dropped_again(bits: np.ndarray, value: Any, d: np.ndarray) -> np.ndarray:
+    """Return a cotangent, which may be overwritten, with the dropout of these bits: its product with `value` or 0."""
+    rows, flags, dtype = d.T, d.flags, np.promote_types(d.dtype, value.dtype)
+    if not (flags.f_contiguous and flags.writeable and flags.aligned and d.dtype == dtype):
+        rows = np.array(rows, dtype, order="C")
+    _run("drop_again", rows, float(value), source=address(rows), bits=address(bits))
     return rows.T
