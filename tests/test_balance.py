@@ -37,6 +37,15 @@ def test_sharing_that_is_faster_is_used_even_if_threads_stop_now_and_then(alone)
     assert time < 0.65 * n * alone
 
 
+@pytest.mark.parametrize(("alone", "shared", "stop"), [(33, 25, 20), (8, 4.5, 20), (1, 0.55, 15), (50, 30, 40)])
+def test_stops_of_a_virtual_machine_are_set_against_what_was_won(alone, shared, stop):
+    """Every 300 ms of work, a host takes a core away for longer than a run wins."""
+    rng, n = np.random.default_rng(0), int(20_000 / alone)
+    chance = shared / 300
+    time = run(Balance(alone * MS), n, alone * MS, lambda: (shared + stop * (rng.random() < chance)) * MS)
+    assert time < 1.1 * n * (shared + stop * chance) * MS
+
+
 def test_a_load_that_comes_and_goes():
     balance = Balance(MS)
     assert run(balance, 2000, MS, lambda: 0.55 * MS) < 0.57 * 2000 * MS

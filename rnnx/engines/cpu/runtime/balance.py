@@ -8,7 +8,7 @@ from rnnx.engines.cpu.runtime.thread_policy import policy
 
 _MEASURED = frozenset({2, 8, 32, 128})  # runs on one thread, to learn their time, as is every 256th
 _LONG = 50_000_000  # nanoseconds; longer jobs are always shared: they lose little, and a run alone is expensive
-_CREDIT = 5_000_000  # nanoseconds won that count, at most; one stop of a thread costs three milliseconds
+_CREDIT = 20_000_000  # nanoseconds won that count, at most, with a run alone; a host may stop a thread for as long
 _DEBT = 10  # times that of a run alone and the credit are the most lost time that counts: a computer may be suspended
 _RATE = 0.03  # of the time of runs alone: what may be lost to find out whether sharing pays off again
 
@@ -16,7 +16,7 @@ _RATE = 0.03  # of the time of runs alone: what may be lost to find out whether 
 class Balance:
     """The nanoseconds lost so far by sharing a job, less those won. The job is shared unless the sum is positive.
 
-    Sharing thus loses no more than the credit, a run or two, and a small part of the whole time, whatever the reason.
+    Sharing thus loses no more than the credit, a run or three, and a small part of the whole time, whatever the reason.
     """
 
     def __init__(self, estimate_ns: float) -> None:
@@ -38,4 +38,4 @@ class Balance:
         else:  # the smallest time, and slowly more if it becomes longer
             self._alone = min(ns, self._alone + (ns - self._alone) / 8) if self._alone else ns
             self.lost -= _RATE * ns
-        self.lost = min(max(self.lost, -_CREDIT), _CREDIT + _DEBT * self._alone)
+        self.lost = min(max(self.lost, -_CREDIT - self._alone), _CREDIT + _DEBT * self._alone)
