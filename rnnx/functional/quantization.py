@@ -72,7 +72,7 @@ def marked(parameters: dict[str, Array], like: Mapping[str, Array]) -> dict[str,
 
 
 def quantize(cell: Cell | str, parameters: Mapping[str, Array], weights: str = "int8") -> QuantizedParameters:
-    """Fix the recurrent and input weights of a cell for inference, rounded to a small format unless it is float32.
+    """Prepare the recurrent and input weights of a cell for inference: round them to a small format, or just fix them.
 
     The results are float32 arrays like the parameters, and arithmetic with them is in float32. As they are read-only,
     the `cpu` engine packs them in the first call only, and it stores them in the small format, so that it reads less

@@ -16,7 +16,7 @@ _RATE = 0.03  # of the time of runs alone: what may be lost to find out whether 
 class Balance:
     """The nanoseconds lost so far by sharing a job, less those won. The job is shared unless the sum is positive.
 
-    Sharing thus loses no more than the credit, a run or three, and a small part of the whole time, whatever the reason.
+    Sharing thus loses no more than the credit, a few runs, and a small part of the whole time, whatever the reason.
     """
 
     def __init__(self, estimate_ns: float) -> None:
