@@ -19,8 +19,11 @@ from problems import ENGINES_TOLERANCE, arranged, assert_close, make_problem, ru
 
 import rnnx
 from rnnx.cells import BUILT_IN
+from rnnx.cells.parameters import recurrent_parameters
 from rnnx.engines.cpu.codegen import ir
 from rnnx.engines.cpu.descriptor import fields
+from rnnx.engines.cpu.descriptor.builder import PassKey
+from rnnx.engines.cpu.descriptor.forward import ForwardPass
 from rnnx.engines.cpu.runtime import thread_policy, thread_pool
 from rnnx.engines.cpu.runtime.thread_policy import Work, use_policy
 from rnnx.functional import schedule, signatures
@@ -60,6 +63,46 @@ def test_units_have_the_same_bits_beside_others(dtype, rng):
 
     alone = [run(slice(first, first + few)) for first in range(0, n, few)]
     np.testing.assert_array_equal(run(slice(0, n)), np.concatenate(alone, axis=1))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(("n_x", "n"), [(5, 2), (3, 6), (21, 11), (7, 29), (30, 52)])
+@pytest.mark.parametrize("name", ["lstm", "gru", "gru_reset_after", "rnn"])
+def test_units_of_an_incomplete_vector_have_the_same_bits(name, n_x, n, dtype, rng):
+    """The gates of an incomplete last vector are side by side, and so are the columns of h and x in gradients."""
+    cell, more = rnnx.CELLS[name], 64 - n  # no vector of 64 units is incomplete
+    problem = make_problem(cell, rng, n_x, n, 3, 4, scale=0.5).astype(dtype)
+
+    def widened(a):
+        """Units that stay zero, after the others: rows, and columns of recurrent weights."""
+        if a.ndim == 2 and a.shape[1] in (n, n + n_x):
+            a = np.concatenate([a[:, :n], np.zeros((n, more), dtype), a[:, n:]], axis=1)
+        return np.concatenate([a, np.zeros((more, *a.shape[1:]), dtype)])
+
+    def run(change):
+        p = {key: change(problem.parameters[key]) for key in recurrent_parameters(cell, problem.parameters)}
+        with rnnx.use_engine("cpu"):
+            states, _, caches = rnnx.recurrent_forward(cell, problem.x, tuple(map(change, problem.s0)), p)
+            return states, rnnx.recurrent_backward(cell, tuple(map(change, problem.dstates)), caches)
+
+    (states, gradients), (wide, of_wide) = run(lambda a: a), run(widened)
+    for a, b in zip(states, wide, strict=True):
+        np.testing.assert_array_equal(a, b[:n])
+    for key, d in gradients.items():
+        expected = of_wide[key]
+        if d.shape != expected.shape:
+            expected = expected[:n]
+        if d.shape != expected.shape:
+            expected = np.delete(expected, np.s_[n:64], axis=1)
+        np.testing.assert_array_equal(d, expected, err_msg=key)
+
+
+@pytest.mark.parametrize("n", [1, 20, 100, 150])
+def test_products_pad_no_gate(n):
+    """Only all gates together are padded to whole vectors."""
+    key = PassKey(rnnx.CELLS["lstm"], np.dtype(np.float32), 3, 2, n, 5, False, ("Wf", "Wi", "Wc", "Wo"), False)
+    (stage,) = ForwardPass(key, True, (None,)).template(1, False).fields["stages"]
+    assert stage["n_vectors_h"] == stage["n_vectors_x"] == math.ceil(4 * n / ir.lanes(np.float32))
 
 
 @given(data=st.data())

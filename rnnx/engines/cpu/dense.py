@@ -48,7 +48,7 @@ class _Plan:
         self._panel = nv * machine().vector_bytes
         self._bytes = packed_bytes(dtype, "", n_k, vectors, KC)
         sizes = {"item": dtype.itemsize, "lanes": lanes(dtype), "rows": rows, "n_k": n_k, "columns": columns}
-        functions = {name: given[name] for name in ("copy", "copy_rows", "transpose")}
+        functions = {name: given[name] for name in ("copy", "transpose", "transpose_masked")}
         functions |= {"product": product(dtype, nv), "zeros": address(self.zeros)}
         self._record = np.zeros((), MATRIX)
         for name, value in {**sizes, **functions, "nv": nv, "by_rows": self.by_rows}.items():

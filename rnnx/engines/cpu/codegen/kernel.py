@@ -44,12 +44,14 @@ class Kernel:
         """Load the arguments of a role at an offset."""
         return tuple(Vector(self.f, self.f.load_vector(place, self.mask)) for place in self.places(role, offset))
 
-    def gathered(self, place: ir.Value, stride: int) -> Vector:
-        """Load a vector whose parts are `stride` bytes apart."""
-        one = self.f.of_parts(1)
-        return Vector(
-            self.f, self.f.joined([one.load_vector(self.f.sum(place, i * stride)) for i in range(self.f.parts)])
-        )
+    def side(self, place: ir.Value, gate: int, n_gates: int) -> Vector:
+        """Load a gate's side of the unit vector that begins at a place, where the gates are side by side; or of several
+        unit vectors, one after another.
+        """
+        f, one = self.f, self.f.of_parts(1)
+        width = f.times(self.tail, gate * f.itemsize) if self.mask is not None else gate * self.size
+        at = [f.sum(place, width, i * n_gates * self.size) for i in range(f.parts)]
+        return Vector(f, f.joined([one.load_vector(part, self.mask) for part in at]))
 
     def load_given(self, offset: ir.Value, column: ir.Value) -> tuple[Vector, ...]:
         """Load the vectors of parameters, which are the same for all rows, and the extra inputs."""

@@ -58,9 +58,9 @@ def _forward(kernel: Kernel, stage: StageWiring) -> None:
 
 def _forward_at(kernel: Kernel, stage: StageWiring, j: ir.Value, v: ir.Value, row: ir.Value) -> None:
     """Emit the forward mathematics at vector v of row j. In zx and zh, each of G gates, gate g of unit vector v is at
-    (v G + g) L; but with heads, zh is (rows, G, n).
+    v G L + g w, where w is the number of its units, L or the tail; but with heads, zh is (rows, G, n).
     """
-    f, size, column = kernel.f, kernel.size, kernel.f.times(v, kernel.size)
+    f, column = kernel.f, kernel.f.times(v, kernel.size)
     at = f.sum(row, column)
 
     def side(role: str, n_gates: int) -> tuple[Vector, ...]:
@@ -71,8 +71,9 @@ def _forward_at(kernel: Kernel, stage: StageWiring, j: ir.Value, v: ir.Value, ro
             role, f.sum(f.times(j, kernel.side_rows[role]), f.times(column, 1 if by_gate else n_gates))
         )
         if by_gate:
-            return tuple(Vector(f, f.load_vector(f.sum(place, f.times(kernel.row, g)))) for g in range(n_gates))
-        return tuple(kernel.gathered(f.sum(place, g * size), n_gates * size) for g in range(n_gates))
+            places = [f.sum(place, f.times(kernel.row, g)) for g in range(n_gates)]
+            return tuple(Vector(f, f.load_vector(at, kernel.mask)) for at in places)
+        return tuple(kernel.side(place, g, n_gates) for g in range(n_gates))
 
     zx = side("zx", stage.n_zx)
     # If the engine adds the sides, zx is the sum; adding -0.0 is exact.

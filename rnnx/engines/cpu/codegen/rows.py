@@ -21,7 +21,6 @@ class _Place(NamedTuple):
     """A vector of a row."""
 
     row: ir.Value  # index
-    vector: ir.Value
     column: ir.Value  # offsets in bytes: in the row,
     at: ir.Value  # and in arrays with one number per unit
 
@@ -79,7 +78,7 @@ class _Rows:
             kernel.mask = mask
             with f.loop(stop, start, carried=sums) as v:
                 column = f.times(v, kernel.size)
-                place = _Place(j, v, column, f.sum(row, column))
+                place = _Place(j, column, f.sum(row, column))
 
                 def operand(name: Name, place: _Place = place) -> Vector:
                     return uniform[name[1]] if name[0] == "uniform" else self._load(name, place)
@@ -101,11 +100,11 @@ class _Rows:
             return Vector(f, f.load_vector(f.sum(self.kept[number], place.column)))
         if role == "zh" and self.by_gate:  # (rows, G, n)
             at = f.sum(f.times(place.row, self.kernel.side_rows[role]), place.column, f.times(self.kernel.row, number))
-            return Vector(f, f.load_vector(f.sum(self.addresses[role, 0], at)))
-        if role in ("zx", "zh"):  # gate g of unit vector v is at (v G + g) L
-            offset = f.sum(f.times(place.row, self.kernel.side_rows[role]), number * self.kernel.size)
-            offset = f.sum(offset, f.times(place.vector, self.widths[role] * self.kernel.size))
-            return Vector(f, f.load_vector(f.sum(self.addresses[role, 0], offset)))
+            return Vector(f, f.load_vector(f.sum(self.addresses[role, 0], at), self.kernel.mask))
+        if role in ("zx", "zh"):  # see `rnnx.engines.cpu.codegen.pointwise`
+            row, n_gates = f.times(place.row, self.kernel.side_rows[role]), self.widths[role]
+            unit_vector = f.sum(self.addresses[role, 0], row, f.times(place.column, n_gates))
+            return self.kernel.side(unit_vector, number, n_gates)
         at = place.column if name in self.of_parameters else place.at
         return Vector(f, f.load_vector(f.sum(self.addresses[name], at), self.kernel.mask))
 

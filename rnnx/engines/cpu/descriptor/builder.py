@@ -121,7 +121,7 @@ class Template:
         self._blocks, bases = arrays.blocks, {name: k << _SHIFT for k, name in enumerate(arrays.names, _ARRAYS)}
         self._bases = {**bases, **{name: bases[owner] + at for name, (owner, at) in within.items()}}
         # A row of zeros. Sizes are rounded up, so that few are cached.
-        widest = max(self.n, self.n_x, *(stage.units(self.n) for stage in wiring(key.cell)))
+        widest = self.n_x + max(self.n, *(max(w.units(self.n), w.columns(self.n)) for w in wiring(key.cell)))
         self._zeros = _zeros(1 << (widest * self.item + 2 * LINE).bit_length())
         self.fields: Fields = {**copies(dtype), "zeros": address(self._zeros)}
         self.fields |= {"n_steps": self.n_steps, "m": self.m, "n_x": self.n_x, "indices": self.indices}

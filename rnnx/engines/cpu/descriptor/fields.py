@@ -47,7 +47,7 @@ CALLED = record("run alone shared pool listed")
 # a row of b are contiguous or, if it is `transposed`, those of a column; `b_row` is from one to the next. b is packed
 # at `packed`: as a whole or, for slices of columns, block by block, `scratch_size` bytes per slice.
 MATRIX = record(
-    "item lanes zeros nv product copy copy_rows transpose",  # as in a pass
+    "item lanes zeros nv product copy transpose transpose_masked",  # as in a pass
     "rows n_k columns",
     "by_rows",  # 1: slices are rows; 0: they are columns
     "parts",  # of a slice's rows, a section each

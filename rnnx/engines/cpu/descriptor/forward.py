@@ -183,12 +183,12 @@ class ForwardPass(Pass):
         key, formats, kept, sizes = self.key, dict[int, str](), dict[int, Matrix](), dict[Matrix, int]()
         for wired in wiring(key.cell):
             heads, d = wired.heads, wired.columns(key.n)
-            units = n_vectors(key.dtype, wired.units(key.n))
             sides = [(d, wired.n_zh, 1 if heads > 1 else wired.n_zh, key.m)]
             if not key.indices:
                 sides.append((key.n_x, wired.n_zx, wired.n_zx, key.m * _chunk(key.n_steps, key.m)))
             for side, (n_k, gates, group, rows) in enumerate(sides):
-                number, size = 2 * wired.number + side, n_k * units * gates * machine().vector_bytes
+                vectors = n_vectors(key.dtype, wired.units(key.n) * gates)
+                number, size = 2 * wired.number + side, n_k * vectors * machine().vector_bytes
                 small = key.weights in FORMATS and size > _SMALLEST and rows <= _MOST_ROWS
                 formats[number] = weights = key.weights if small else ""
                 if steps or not key.weights or not (small or size > _LEAST_KEPT):
@@ -196,8 +196,8 @@ class ForwardPass(Pass):
                 many = key.m if key.m >= _MANY_EXAMPLES and not small else 0
                 kept[number] = matrix = Matrix(number, weights, panel_vectors(group, many))
                 own = side == 0 and heads > 1  # one matrix for each gate and head
-                vectors, count = (n_vectors(key.dtype, d), heads * gates) if own else (units * gates, 1)
-                sizes[matrix] = count * lines(packed_bytes(key.dtype, weights, n_k, vectors, KC))
+                of_one, count = (n_vectors(key.dtype, d), heads * gates) if own else (vectors, 1)
+                sizes[matrix] = count * lines(packed_bytes(key.dtype, weights, n_k, of_one, KC))
         return formats, kept, sizes
 
     def _side(self, t: Template, number: int, group: int, size: int) -> dict[str, int]:
@@ -215,8 +215,8 @@ class ForwardPass(Pass):
     def _stage(
         self, t: Template, wired: StageWiring, parameters: dict[str, int], places: Places, copies: list[Fields]
     ) -> Fields:
-        units, n_head = t.vectors(wired.units(t.n)), wired.columns(t.n)
-        vectors_h, vectors_x = units * wired.n_zh, units * wired.n_zx
+        n, n_head = wired.units(t.n), wired.columns(t.n)
+        vectors_h, vectors_x = t.vectors(n * wired.n_zh), t.vectors(n * wired.n_zx)
         of_h = 2 * wired.number
         weights, weights_x = (self._formats.get(k, "") for k in (of_h, of_h + 1))
         head_size = t.packed(n_head, t.vectors(n_head), weights)

@@ -17,11 +17,11 @@ def pack_matrix(p, v0, v1):
     n_vectors = vectors_of(p, p.columns)
     for v in range(v0, v1 if p.transposed else v0):
         count = min(p.lanes, p.columns - v * p.lanes)
-        pack_rows(p, n_vectors, v, v, count, p.b, p.b_row, p.n_k, p.packed, p.nv)
+        pack_rows(p, n_vectors, v, 0, count, p.b + v * p.lanes * p.b_row, p.b_row, p.n_k, p.packed, p.nv)
     for k0 in range(0, 0 if p.transposed else p.n_k, KC):
         rows = min(KC, p.n_k - k0)
         for panel in range(v0, v1, p.nv):
-            pack_columns(p, p.b + k0 * p.b_row, p.b_row, k0, rows, k0, p.columns, panel, p.packed, p.n_k, 0)
+            pack_columns(p, p.b + k0 * p.b_row, p.b_row, k0, rows, k0, p.columns, panel, p.packed, p.n_k)
 
 
 @function
@@ -40,7 +40,7 @@ def multiply_block(p, packed, k0, v0, v1):
     k, row, column = min(KC, p.n_k - k0), p.columns * p.item, v0 * p.lanes * p.item
     columns = min(p.columns, v1 * p.lanes) - v0 * p.lanes
     for panel in range(0, v1 - v0, p.nv):
-        pack_columns(p, p.b + k0 * p.b_row + column, p.b_row, 0, k, 0, columns, panel, packed, k, 0)
+        pack_columns(p, p.b + k0 * p.b_row + column, p.b_row, 0, k, 0, columns, panel, packed, k)
     z = p.z + column
     init, init_row = (z, row) if k0 else (p.init + column, 0)
     call_product(

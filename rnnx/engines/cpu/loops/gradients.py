@@ -1,9 +1,15 @@
 """The products of a backward pass, for Numba. See `passes` for the conventions."""
 
 from rnnx.engines.cpu.codegen.gemm import MC
-from rnnx.engines.cpu.codegen.intrinsics import call_add_rows, call_copy, call_product, call_transpose, load
+from rnnx.engines.cpu.codegen.intrinsics import (
+    call_add_rows,
+    call_copy,
+    call_copy_rows,
+    call_product,
+    call_transpose,
+    load,
+)
 from rnnx.engines.cpu.loops.examples import end_of, move_rows, place_of, rows_before, share, vectors_of
-from rnnx.engines.cpu.loops.packing import pack_columns
 from rnnx.engines.cpu.loops.records import function, vector_of
 
 
@@ -71,10 +77,13 @@ def add_weight_gradient(p, a, a_row, rows, c, b, columns, k, is_first, out, out_
 
 
 @function
-def add_recurrent_gradient(p, stage, a, a_row, rows, c, b, k, is_first):
-    """Add dz^T times the operand, packed by heads, for a block of k, to rows c ... c + rows - 1 of dw_h."""
+def add_recurrent_gradient(p, stage, a, a_row, rows, c, b, n_joint, k, is_first):
+    """Add dz^T times the operand, packed by heads or with columns of x beside it, for a block of k, to rows
+    c ... c + rows - 1 of dw_h.
+    """
     if stage.heads == 1:
-        add_weight_gradient(p, a, a_row, rows, c, b, stage.n_operand, k, is_first, stage.dw_h, stage.dw_h_row)
+        columns = stage.n_operand + n_joint
+        add_weight_gradient(p, a, a_row, rows, c, b, columns, k, is_first, stage.dw_h, stage.dw_h_row)
         return
     d, size = stage.n_head, vectors_of(p, stage.n_head) * p.lanes * p.item
     first, last = c // d, (c + rows - 1) // d
@@ -94,11 +103,32 @@ def block_of_dz(p, dz, dz_row, k0, k, c, rows, a, a_row, sums):
 
 
 @function
-def pack_block(p, source, row, columns, k0, k, packed):
-    """Pack the rows of the matrix that dz multiplies, for rows k0 ... k0 + k - 1 of dz."""
-    source, listed = (source, p.positions + 8 * k0) if p.lengths else (source + k0 * row, 0)
-    for panel in range(0, vectors_of(p, columns), p.nv):
-        pack_columns(p, source, row, 0, k, 0, columns, panel, packed, k, listed)
+def pack_block(p, h, h_row, n_h, x, n_x, k0, k, packed):
+    """Pack rows of the matrix [h, x], for rows k0 ... k0 + k - 1 of dz, which multiplies it. Each may have no columns."""
+    size, n_vectors = p.lanes * p.item, vectors_of(p, n_h + n_x)
+    for panel in range(0, n_vectors, p.nv):
+        width, first, target = min(p.nv, n_vectors - panel), panel * p.lanes, packed + panel * k * size
+        end = min(first + width * p.lanes, n_h + n_x)
+        if end % p.lanes:  # padding
+            call_copy(p.copy, p.zeros, 0, k, 1, 0, target + (width - 1) * size, width * size)
+        if first < n_h:
+            pack_part(p, h + first * p.item, h_row, min(end, n_h) - first, k0, k, target, width * size, False)
+        if end > n_h:
+            begin = max(first, n_h)
+            source, shift = x + (begin - n_h) * p.item, (begin - first) * p.item
+            pack_part(p, source, n_x * p.item, end - begin, k0, k, target + shift, width * size, shift > 0)
+
+
+@function
+def pack_part(p, source, row, columns, k0, k, target, target_row, masked):
+    """Copy columns of rows k0 ... k0 + k - 1 of the steps to a micro-panel; `masked`: write no padding."""
+    vectors, tail = vectors_of(p, columns), columns % p.lanes
+    if p.lengths:
+        copy = p.copy_rows_masked if masked else p.copy_rows
+        call_copy_rows(copy, source, row, k, vectors, tail, target, target_row, p.positions + 8 * k0, 0)
+    else:
+        copy = p.copy_masked if masked else p.copy
+        call_copy(copy, source + k0 * row, row, k, vectors, tail, target, target_row)
 
 
 @function
@@ -165,21 +195,25 @@ def gradients_of_dz(me, n, p, stage, scratch, k0, k, of_x, of_h):
         clear(p, sums + c0 * item, vectors_of(p, c1 - c0))
         if table:
             clear(p, table + c0 * p.n_x * item, p.n_x * vectors_of(p, c1 - c0))
+    row = stage.n_operand * item
+    is_joint = of_x and of_h and stage.heads == 1 and not table and stage.dw_x == stage.dw_h + row
+    n_joint = p.n_x if is_joint else 0  # columns of x beside those of the operand
     b_x = b_h + k * vectors_of(p, stage.n_operand) * p.lanes * item
     for head in range(stage.heads if of_h else 0):
         packed = b_h + head * k * vectors_of(p, stage.n_head) * p.lanes * item
-        pack_block(p, stage.operand + head * stage.n_head * item, stage.n_operand * item, stage.n_head, k0, k, packed)
-    if of_x and not table:
-        pack_block(p, p.x, p.n_x * item, p.n_x, k0, k, b_x)
+        h = stage.operand + head * stage.n_head * item
+        pack_block(p, h, row, stage.n_head, p.x, n_joint, k0, k, packed)
+    if of_x and not table and not n_joint:
+        pack_block(p, 0, 0, 0, p.x, p.n_x, k0, k, b_x)
     for c in range(c0, c1, MC):
         rows = min(MC, c1 - c)
         block_of_dz(p, dz, dz_row, k0, k, c, rows, a, a_row, sums)
         if table:
             add_to_table(p, a, a_row, k0, k, table + c * p.n_x * item, rows)
-        elif of_x:
+        elif of_x and not n_joint:
             add_weight_gradient(p, a, a_row, rows, c, b_x, p.n_x, k, k0 == 0, stage.dw_x, stage.dw_x_row)
         if of_h:
-            add_recurrent_gradient(p, stage, a, a_row, rows, c, b_h, k, k0 == 0)
+            add_recurrent_gradient(p, stage, a, a_row, rows, c, b_h, n_joint, k, k0 == 0)
         if table and k0 + k == rows_before(p, p.n_steps, 0):
             dw, dw_row = stage.dw_x + c * stage.dw_x_row, stage.dw_x_row
             gradient_of_table(p, table + c * p.n_x * item, rows, dw, dw_row)

@@ -1,72 +1,85 @@
 """Preparation of a pass, for Numba: packing weights, conversion to time-major layout."""
 
 from rnnx.engines.cpu.codegen.gemm import KC
-from rnnx.engines.cpu.codegen.intrinsics import call_add_rows, call_copy, call_copy_rows, call_narrow, call_transpose
+from rnnx.engines.cpu.codegen.intrinsics import call_add_rows, call_copy, call_narrow, call_transpose
 from rnnx.engines.cpu.loops.examples import end_of, share, vectors_of
 from rnnx.engines.cpu.loops.records import conversion_of, copy_of, function, gate_of
 
 
 @function
-def pack_weights(p, n_vectors, v, u, count, source, row, n_k, packed, nv, narrow, buffer):
-    """Pack rows of weights as `pack_rows` does.
-
-    `narrow` packs them in a small format, from rows of vectors in a buffer; it is 0 for numbers.
-    """
-    size, panel = p.lanes * p.item, v // nv * nv
-    if narrow:
-        call_transpose(
-            p.transpose, source=source + u * p.lanes * row, source_row=row, count=count, n=n_k,
-            target=buffer, target_row=size,
-        )  # fmt: skip
-        call_narrow(
-            narrow, source=buffer, n_k=n_k, packed=packed, n_vectors=n_vectors, panel=panel, v=v,
-            vectors=min(nv, n_vectors - panel),
-        )  # fmt: skip
-    else:
-        pack_rows(p, n_vectors, v, u, count, source, row, n_k, packed, nv)
-
-
-@function
-def pack_rows(p, n_vectors, v, u, count, source, row, n_k, packed, nv):
-    """Pack `count` rows of weights, those of unit vector u of a gate, as vector v of the n_vectors of all gates."""
+def pack_rows(p, n_vectors, v, lane, count, source, row, n_k, packed, nv):
+    """Pack `count` rows of weights as columns of vector v of n_vectors, from a lane on; those at lane 0 fill it."""
     size, panel = p.lanes * p.item, v // nv * nv
     for k0 in range(0, n_k, KC):
         k = min(KC, n_k - k0)
         call_transpose(
-            p.transpose, source=source + u * p.lanes * row + k0 * p.item, source_row=row, count=count, n=k,
-            target=packed + (k0 * n_vectors + panel * k + (v - panel)) * size,
+            p.transpose_masked if lane else p.transpose, source=source + k0 * p.item, source_row=row, count=count, n=k,
+            target=packed + (k0 * n_vectors + panel * k + (v - panel)) * size + lane * p.item,
             target_row=min(nv, n_vectors - panel) * size,
         )  # fmt: skip
 
 
 @function
+def narrow_vector(narrow, buffer, n_vectors, v, n_k, packed, nv):
+    """Pack vector v of n_vectors in a small format, from a buffer of rows of one vector."""
+    panel = v // nv * nv
+    call_narrow(
+        narrow, source=buffer, n_k=n_k, packed=packed, n_vectors=n_vectors, panel=panel, v=v,
+        vectors=min(nv, n_vectors - panel),
+    )  # fmt: skip
+
+
+@function
+def columns_of_gate(p, units, n_gates, v, g):
+    """Return which columns of vector v are those of gate g: the first lane, the first unit, and their number.
+
+    The gates of a unit vector are side by side, also those of the last one, which may have fewer units.
+    """
+    u = v // n_gates * p.lanes
+    width, first = min(p.lanes, units - u), v * p.lanes - u * n_gates
+    begin, end = max(first, g * width), min(first + p.lanes, (g + 1) * width)
+    return begin - first, u + begin - g * width, end - begin
+
+
+@function
+def pack_vector(p, stage, of_x, v, buffer):
+    """Pack vector v of the columns of all gates with an input side, or with a recurrent one: weights and biases."""
+    n_gates, n_vectors = (stage.n_zx, stage.n_vectors_x) if of_x else (stage.n_zh, stage.n_vectors_h)
+    n_k, packed, nv = (p.n_x, stage.w_x, stage.nv_x) if of_x else (stage.n_operand, stage.w_h, stage.nv_h)
+    narrow, ready = (stage.narrow_x, stage.is_packed_x) if of_x else (stage.narrow_h, stage.is_packed_h)
+    biases, first = (stage.bias, stage.n_gates - n_gates) if of_x else (stage.bias_h, 0)
+    for g in range(n_gates):
+        lane, unit, count = columns_of_gate(p, stage.n, n_gates, v, g)
+        if count <= 0:
+            continue
+        gate = gate_of(stage, first + g)
+        row, bias = (gate.w_x_row, gate.bias) if of_x else (gate.w_h_row, gate.bias_h)
+        source = (gate.w_x if of_x else gate.w_h) + unit * row
+        if narrow and not ready:
+            pack_rows(p, 1, 0, lane, count, source, row, n_k, buffer, 1)
+        elif not ready:
+            pack_rows(p, n_vectors, v, lane, count, source, row, n_k, packed, nv)
+        if biases:
+            pack_bias(p, bias, unit, lane, count, biases + v * p.lanes * p.item)
+    if narrow and not ready:
+        narrow_vector(narrow, buffer, n_vectors, v, n_k, packed, nv)
+
+
+@function
 def pack_forward(me, n, p, stage):
     """Pack the weights of a forward pass, transposed, with the gates of each unit vector side by side."""
-    size, buffer = p.lanes * p.item, p.scratch + me * p.scratch_size + p.wide
+    buffer = p.scratch + me * p.scratch_size + p.wide
     if stage.heads > 1:
         pack_heads(me, n, p, stage, buffer)
-    u0, u1 = share(me, n, vectors_of(p, stage.n), 1)
-    for v in range(u0 * stage.n_zh, u1 * stage.n_zh if stage.heads == 1 else 0):
-        u, gate = v // stage.n_zh, gate_of(stage, v % stage.n_zh)
-        count = min(p.lanes, stage.n - u * p.lanes)
-        if not stage.is_packed_h:
-            pack_weights(
-                p, stage.n_vectors_h, v, u, count, gate.w_h, gate.w_h_row, stage.n_operand, stage.w_h, stage.nv_h,
-                stage.narrow_h, buffer,
-            )  # fmt: skip
-        if stage.bias_h:
-            pack_bias(p, gate.bias_h, u, count, stage.bias_h + v * size)
-    for v in range(u0 * stage.n_zx, u1 * stage.n_zx):
-        u, gate = v // stage.n_zx, gate_of(stage, stage.n_gates - stage.n_zx + v % stage.n_zx)
-        count = min(p.lanes, stage.n - u * p.lanes)
-        if not stage.is_packed_x:
-            pack_weights(
-                p, stage.n_vectors_x, v, u, count, gate.w_x, gate.w_x_row, p.n_x, stage.w_x, stage.nv_x,
-                stage.narrow_x, buffer,
-            )  # fmt: skip
-        pack_bias(p, gate.bias, u, count, stage.bias + v * size)
+    first, end = share(me, n, stage.n_vectors_h if stage.heads == 1 else 0, 1)
+    for v in range(first, end):
+        pack_vector(p, stage, False, v, buffer)
+    first, end = share(me, n, stage.n_vectors_x, 1)
+    for v in range(first, end):
+        pack_vector(p, stage, True, v, buffer)
         if stage.bias_h and stage.adds_sides:  # the recurrent product is added to the input side, and so is its bias
-            call_add_rows(p.add_rows, stage.bias_h + v * size, 0, rows=1, vectors=1, sums=stage.bias + v * size)
+            at = v * p.lanes * p.item
+            call_add_rows(p.add_rows, stage.bias_h + at, 0, rows=1, vectors=1, sums=stage.bias + at)
 
 
 @function
@@ -90,35 +103,37 @@ def pack_heads(me, n, p, stage, buffer):
         gate, head = gate_of(stage, block // stage.heads), block % stage.heads
         source, packed = head_weights(stage, gate, block)
         for v in range(0 if stage.is_packed_h else vectors):
-            count = min(p.lanes, d - v * p.lanes)
-            pack_weights(
-                p, vectors, v, v, count, source, gate.w_h_row, d, packed, stage.nv_h, stage.narrow_h, buffer
-            )  # fmt: skip
+            count, rows = min(p.lanes, d - v * p.lanes), source + v * p.lanes * gate.w_h_row
+            if stage.narrow_h:
+                pack_rows(p, 1, 0, 0, count, rows, gate.w_h_row, d, buffer, 1)
+                narrow_vector(stage.narrow_h, buffer, vectors, v, d, packed, stage.nv_h)
+            else:
+                pack_rows(p, vectors, v, 0, count, rows, gate.w_h_row, d, packed, stage.nv_h)
         bias = gate.bias_h + head * d * p.item if gate.bias_h else p.zeros
         target = stage.bias_h + block * d * p.item
         call_copy(p.copy_masked, bias, 0, rows=1, vectors=vectors, tail=d % p.lanes, target=target, target_row=0)
 
 
 @function
-def pack_bias(p, bias, u, count, target):
-    """Pack unit vector u of a bias, or zeros if there is none."""
-    source = bias + u * p.lanes * p.item if bias else p.zeros
-    call_copy(p.copy, source, 0, rows=1, vectors=1, tail=count % p.lanes, target=target, target_row=0)
+def pack_bias(p, bias, unit, lane, count, target):
+    """Pack `count` numbers of a bias from a unit on, or zeros if there is none, to a vector as `pack_rows` does."""
+    source = bias + unit * p.item if bias else p.zeros
+    call_copy(
+        p.copy_masked if lane else p.copy, source, 0, rows=1, vectors=1, tail=count % p.lanes,
+        target=target + lane * p.item, target_row=0,
+    )  # fmt: skip
 
 
 @function
-def pack_columns(p, source, row, k0, rows, first, columns, panel, packed, n_k, listed):
-    """Pack rows `first` ... of n_k, or those listed, into one micro-panel, in the block of k that begins at k0."""
+def pack_columns(p, source, row, k0, rows, first, columns, panel, packed, n_k):
+    """Pack rows `first` ... of n_k into one micro-panel, in the block of k that begins at k0."""
     size, n_vectors = p.item * p.lanes, vectors_of(p, columns)
     nv = min(p.nv, n_vectors - panel)
     k = min(KC, n_k - k0)
     source += panel * size
     tail = columns % p.lanes if panel + nv == n_vectors else 0
     target = packed + (k0 * n_vectors + panel * k + (first - k0) * nv) * size
-    if listed:
-        call_copy_rows(p.copy_rows, source, row, rows, nv, tail, target, nv * size, listed, 0)
-    else:
-        call_copy(p.copy, source, row, rows, nv, tail, target, nv * size)
+    call_copy(p.copy, source, row, rows, nv, tail, target, nv * size)
 
 
 @function
@@ -139,7 +154,7 @@ def pack_backward(me, n, p, stage):
                 while k < end:  # up to the end of the block of k, or of the gate
                     k0 = k // KC * KC
                     rows = min(k0 + KC, end) - k
-                    pack_columns(p, source, row, k0, rows, k, columns, panel, packed, n_gates * stage.n, 0)
+                    pack_columns(p, source, row, k0, rows, k, columns, panel, packed, n_gates * stage.n)
                     source += rows * row
                     k += rows
 
@@ -155,7 +170,7 @@ def pack_heads_backward(me, n, p, stage):
         for k0 in range(0, d, KC):
             for panel in range(0, vectors, p.nv):
                 rows = min(KC, d - k0)
-                pack_columns(p, source + k0 * gate.w_h_row, gate.w_h_row, k0, rows, k0, d, panel, packed, d, 0)
+                pack_columns(p, source + k0 * gate.w_h_row, gate.w_h_row, k0, rows, k0, d, panel, packed, d)
 
 
 @function

@@ -28,7 +28,7 @@ def input_side(p, stage, z, z_row, t, j0, j1, u0, u1, scratch):
     if stage.n_zx == 0:
         return
     x, rows = input_rows(p, t, j0, j1, scratch)
-    size, v0, v1 = p.item * p.lanes, u0 * stage.n_zx, u1 * stage.n_zx
+    size, v0, v1 = p.item * p.lanes, u0 * stage.n_zx, min(u1 * stage.n_zx, stage.n_vectors_x)
     bias, target = stage.bias + v0 * size, z + v0 * size
     if p.indices:
         call_copy(p.copy, bias, 0, rows, vectors=v1 - v0, tail=0, target=target, target_row=z_row)
@@ -52,11 +52,11 @@ def recurrent_side(p, stage, z, zh, zh_row, t, examples, count, buffer, u0, u1):
     if stage.heads > 1:
         recurrent_side_of_heads(p, stage, zh, zh_row, h, count)
         return
-    v0, adds = u0 * stage.n_zh, stage.adds_sides
+    v0, v1, adds = u0 * stage.n_zh, min(u1 * stage.n_zh, stage.n_vectors_h), stage.adds_sides
     column = v0 * p.item * p.lanes
     init, init_row, out = (z if adds else stage.bias_h), zh_row if adds else 0, (z if adds else zh)
     call_product(
-        stage.product_h, w=stage.w_h, n_vectors=stage.n_vectors_h, v0=v0, v1=u1 * stage.n_zh, n_k=stage.n_operand,
+        stage.product_h, w=stage.w_h, n_vectors=stage.n_vectors_h, v0=v0, v1=v1, n_k=stage.n_operand,
         h=h, h_row=stage.n_operand * p.item, h_k=p.item, rows=count,
         init=init + column, init_row=init_row, z=out + column, z_row=zh_row, tail=0, back=t % 2,
     )  # fmt: skip
@@ -81,7 +81,8 @@ def output_layer(p, dense):
     vectors, row = vectors_of(p, dense.columns), dense.columns * p.item
     for v in range(vectors):
         count = min(p.lanes, dense.columns - v * p.lanes)
-        pack_rows(p, vectors, v, v, count, dense.w, dense.n_k * p.item, dense.n_k, dense.packed, p.nv)
+        row = dense.n_k * p.item
+        pack_rows(p, vectors, v, 0, count, dense.w + v * p.lanes * row, row, dense.n_k, dense.packed, p.nv)
     call_product(
         p.product, w=dense.packed, n_vectors=vectors, v0=0, v1=vectors, n_k=dense.n_k, h=dense.h,
         h_row=dense.n_k * p.item, h_k=p.item, rows=p.m, init=dense.bias, init_row=0, z=dense.y, z_row=row,
