@@ -46,6 +46,20 @@ def test_stops_of_a_virtual_machine_are_set_against_what_was_won(alone, shared, 
     assert time < 1.1 * n * (shared + stop * chance) * MS
 
 
+@pytest.mark.parametrize(("alone", "shared"), [(45, 30), (20, 11), (2, 1.1)])
+@pytest.mark.parametrize("seconds", [0.2, 1, 5])
+def test_a_machine_whose_speed_changes_goes_on_sharing(alone, shared, seconds):
+    """Other guests of a host slow down all its cores for a while."""
+    balance, now, ideal = Balance(alone * MS), 0.0, 0.0
+    while now < 20_000:
+        slower = 2.5 if int(now / (1000 * seconds)) % 2 else 1
+        shares = balance.shares()
+        ms = slower * (shared if shares else alone)
+        balance.add(shares, ms * MS)
+        now, ideal = now + ms, ideal + slower * shared
+    assert now < 1.1 * ideal
+
+
 def test_a_load_that_comes_and_goes():
     balance = Balance(MS)
     assert run(balance, 2000, MS, lambda: 0.55 * MS) < 0.57 * 2000 * MS
