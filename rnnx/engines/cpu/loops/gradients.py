@@ -104,7 +104,7 @@ def block_of_dz(p, dz, dz_row, k0, k, c, rows, a, a_row, sums):
 
 @function
 def pack_block(p, h, h_row, n_h, x, n_x, k0, k, packed):
-    """Pack rows of the matrix [h, x], for rows k0 ... k0 + k - 1 of dz, which multiplies it. Each may have no columns."""
+    """Pack the rows of [h, x], of which one may have no columns, for rows k0 ... k0 + k - 1 of dz."""
     size, n_vectors = p.lanes * p.item, vectors_of(p, n_h + n_x)
     for panel in range(0, n_vectors, p.nv):
         width, first, target = min(p.nv, n_vectors - panel), panel * p.lanes, packed + panel * k * size
