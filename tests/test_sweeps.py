@@ -17,12 +17,12 @@ import rnnx
 from rnnx.models import CharModel
 from rnnx.training import Settings, Sweep, load_checkpoint, read_metrics
 from rnnx.training.search_space import distributions
-from rnnx.training.trials import run_folder
+from rnnx.training.trials import SweepTrial, run_folder
 
 optuna = pytest.importorskip("optuna")
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution  # noqa: E402
 
-from rnnx.training import trial_queue  # noqa: E402
+from rnnx.training import studies, trial_queue  # noqa: E402
 from rnnx.training.studies import first_values  # noqa: E402
 
 SPACE = {"learning_rate": FloatDistribution(1e-3, 1e-1, log=True), "hidden_size": IntDistribution(3, 6)}
@@ -340,7 +340,34 @@ def test_a_trial_that_is_complete_in_two_processes(settings, monkeypatch):
 
     monkeypatch.setattr(sweep.study._storage, "set_trial_state_values", late)
     assert len(list(trial.train())) > 0
+    assert not trial.ended
     assert [(one.number, one.state) for one in sweep.results()] == [(0, "complete")]
+
+
+def test_a_trial_that_another_process_withdraws_while_it_trains(settings):
+    """That process saw no folder of it, and this one stored it before the trial was withdrawn."""
+    sweep, other = (Sweep(settings, SPACE, "sweep", trials=1) for _ in range(2))
+    trial = next(iter(sweep))
+    items = trial.train()
+    next(items)
+    assert studies.withdraw(other.study, studies.trial_of(other.study, other.study.trials[0]))
+    list(items)
+    assert (trial.result.state, trial.ended) == ("failed", False)
+    assert [(one.number, one.state) for one in other.run()] == [(1, "complete")]
+
+
+def test_a_trial_is_printed_by_the_process_that_ends_it(run, monkeypatch):
+    tell = SweepTrial._tell
+
+    def late(self, *arguments):
+        self._study.tell(self.number, 1.0)  # another process
+        tell(self, *arguments)
+
+    options = ("tune", *OPTIONS, *RATES)
+    rows = [line for line in ok(run(*options, "--trials", 1)).splitlines() if line.startswith("trial ")]
+    monkeypatch.setattr(SweepTrial, "_tell", late)
+    others = [line for line in ok(run(*options, "--trials", 2)).splitlines() if line.startswith("trial ")]
+    assert (len(rows), len(others)) == (2, 2)  # one and its place among the best; the places of both
 
 
 def test_pruning(settings):

@@ -128,14 +128,14 @@ def _left(sweep: Sweep, interrupt: Interrupt) -> Iterator[SweepTrial]:
 
 
 def _train(trial: SweepTrial, found: Mapping[str, Searched], options: dict[str, Any], interrupt: Interrupt) -> None:
-    """Train a trial, with a progress bar on a terminal, and print what came out."""
+    """Train a trial, with a progress bar on a terminal, and print what came out, unless another process ends it."""
     started, about = time.perf_counter(), ""
     if trial.run is not None:
         display = TrialDisplay(trial, trial.run, options)
         display.compile()
         display.train(interrupt)
         about = f"  epoch {trial.run.trainer.epoch}, {time.perf_counter() - started:.0f} s"
-    if not interrupt.requested or trial.result.state != "running":
+    if trial.ended:
         click.echo(_row(trial.result, found) + about)
 
 

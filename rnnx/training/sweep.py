@@ -34,8 +34,9 @@ class Sweep:
     """Runs of `rnnx train` with settings that Optuna chooses, to find those with the lowest validation loss.
 
     Iterating yields the trials that are left, for this process to train: each has its `number`, the `values` of what is
-    searched, its `run`, `train`, a generator like `Run.train`, and afterwards its `result`. A trial that was
-    interrupted, or whose process has ended, is resumed. Several processes with the same study share its trials.
+    searched, its `run`, `train`, a generator like `Run.train`, and afterwards its `result`, and `ended`, whether this
+    process has ended it. A trial that was interrupted, or whose process has ended, is resumed. Several processes with
+    the same study share its trials.
 
     Parameters
     ----------

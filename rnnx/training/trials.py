@@ -1,6 +1,5 @@
 """A trial of a sweep: a run whose validation losses are told to a study of Optuna."""
 
-import contextlib
 import math
 from collections.abc import Generator, Iterable
 from pathlib import Path
@@ -52,10 +51,12 @@ class SweepTrial:
         The settings that are searched.
     run : Run or None
         None if it could not be started.
+    ended : bool
+        Whether this process has ended it. Another one may, as a run that is not locked is left to all.
     """
 
     def __init__(self, study: "Study", trial: "Trial", reported: Iterable[int], run: Run | None) -> None:
-        self.number, self.values, self.run = trial.number, trial.params, run
+        self.number, self.values, self.run, self.ended = trial.number, trial.params, run, False
         self._study, self._trial, self._reported = study, trial, set(reported)
 
     @property
@@ -99,13 +100,23 @@ class SweepTrial:
         return True
 
     def _is_pruned(self, run: Run, progress: Progress) -> bool:
-        """Report an evaluation; return whether to stop. A resumed run may repeat some, with the same losses."""
+        """Report an evaluation; return whether to stop, which another process may have decided.
+
+        A resumed run may repeat evaluations, with the same losses.
+        """
+        from rnnx.training.studies import FINISHED
+
         every = run.settings.evaluate_every
         at = progress.epoch if every is None else math.ceil(progress.step / every)
-        if at not in self._reported and progress.validation_loss is not None:
-            self._reported.add(at)
-            self._trial.report(progress.validation_loss, at)
-        return not run.ended() and self._trial.should_prune()
+        try:
+            if at not in self._reported and progress.validation_loss is not None:
+                self._reported.add(at)
+                self._trial.report(progress.validation_loss, at)
+            return not run.ended() and self._trial.should_prune()
+        except FINISHED:
+            if self.result.state == "running":
+                raise
+            return True
 
     def _tell(self, state: str, loss: float | None = None) -> None:
         """End the trial, unless another process has: it goes on with a run that is not locked, and has the same end."""
@@ -113,8 +124,12 @@ class SweepTrial:
 
         from rnnx.training.studies import FINISHED
 
-        with contextlib.suppress(FINISHED):  # between Optuna's look at the state and its change
-            self._study.tell(self._trial.number, loss, TrialState[state], skip_if_finished=True)
+        try:
+            self._study.tell(self._trial.number, loss, TrialState[state])
+            self.ended = True
+        except (FINISHED, ValueError):  # which of them depends on when it ended
+            if self.result.state == "running":
+                raise
 
 
 def run_folder(trial: "FrozenTrial") -> Path | None:
