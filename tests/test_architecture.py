@@ -23,6 +23,8 @@ def dotted_name(path):
 
 
 MODULES = {dotted_name(path): path for path in sorted(SOURCE.rglob("*.py"))}
+COPIED = "rnnx.export.shared_model"
+RELATIVE = {name.rpartition(".")[2] for name in MODULES if name.startswith(f"{COPIED}.")}
 
 
 @cache
@@ -31,14 +33,20 @@ def nodes(path):
     return list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
 
 
+def module_of(name, node):
+    """The module from which a module imports names. Only a folder for users to copy has relative imports."""
+    copied = name == COPIED or name.startswith(f"{COPIED}.")
+    assert node.level == (copied and node.module in RELATIVE), f"{name} has a wrong import of {node.module}"
+    return f"{COPIED}.{node.module}" if node.level else node.module
+
+
 def imported_names(name):
     """(module, name) of every name that a module imports, at any depth; the second is empty where none is named."""
     for node in nodes(MODULES[name]):
         if isinstance(node, ast.Import):
             yield from ((alias.name, "") for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{name} has a relative import"
-            yield from ((node.module, alias.name) for alias in node.names)
+            yield from ((module_of(name, node), alias.name) for alias in node.names)
 
 
 def imports(name):
@@ -131,9 +139,9 @@ def imports_at_load(name):
     """The modules of rnnx that importing a module imports, itself excluded: not those imported inside functions."""
     tree = ast.parse(MODULES[name].read_text(encoding="utf-8"))
     for node in tree.body:
-        if isinstance(node, ast.ImportFrom) and node.module.startswith("rnnx"):
-            full = (f"{node.module}.{alias.name}" for alias in node.names)
-            yield from (module if module in MODULES else node.module for module in full)
+        if isinstance(node, ast.ImportFrom) and (module := module_of(name, node)).startswith("rnnx"):
+            full = (f"{module}.{alias.name}" for alias in node.names)
+            yield from (one if one in MODULES else module for one in full)
 
 
 def circle(graph):

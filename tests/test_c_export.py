@@ -483,10 +483,10 @@ ZIG = pytest.mark.skipif(not library.importlib.util.find_spec("ziglang"), reason
 
 
 def test_the_loader_needs_numpy_alone(tmp_path, rng):
-    """From a copy of its file, in a process that cannot import rnnx."""
+    """From a copy of its folder, in a process that cannot import rnnx."""
     model = SequenceRegressor(3, 6, 2, seed=0)
     path = build(to_c(model, tmp_path / "model.c")[0])
-    (tmp_path / "shared_model.py").write_bytes(Path(library.__file__).with_name("shared_model.py").read_bytes())
+    shutil.copytree(Path(library.__file__).with_name("shared_model"), tmp_path / "shared_model")
     code = f"""if True:
         import sys
         sys.modules["rnnx"] = None
