@@ -29,6 +29,16 @@ def test_activations_at_the_extremes():
     np.testing.assert_array_equal(y, [[1, 0], [0, 1]])  # per column: a global maximum would underflow
 
 
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("engine", ["reference", "cpu"])
+def test_softmax_of_infinities(engine, order):
+    """Silent in every memory order, and in its own column."""
+    x = np.array([[np.inf, -np.inf, -np.inf, np.nan, 0], [0, 0, -np.inf, 0, 0]], order=order)
+    with rnnx.use_engine(engine), np.errstate(all="raise"):
+        y = rnnx.softmax(x)
+    np.testing.assert_array_equal(y, [[np.nan, 0, np.nan, np.nan, 0.5], [np.nan, 1, np.nan, np.nan, 0.5]])
+
+
 def test_activations_of_integers_and_invalid_inputs():
     assert rnnx.sigmoid(np.arange(3)).dtype == np.float64
     assert rnnx.tanh(np.zeros(2, "float32")).dtype == np.float32

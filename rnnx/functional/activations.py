@@ -6,6 +6,8 @@ Every ``*_backward(dy, y)`` takes the *output* y of its function, not its input.
 import math
 from typing import Any
 
+import numpy as np
+
 from rnnx import engines
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
@@ -173,7 +175,8 @@ def softmax(x: Array) -> Array:
     Returns
     -------
     array
-        Shape and dtype as for `sigmoid`; every column sums to 1.
+        Shape and dtype as for `sigmoid`; every column sums to 1. A column that contains NaN or +infinity, or nothing
+        but -infinity, becomes NaN, without a warning.
 
     See Also
     --------
@@ -198,8 +201,9 @@ def of_columns(xp: Any, x: Array) -> Array:
     compiled = getattr(engines.operations(xp, math.prod(x.shape)), "softmax", None)
     if compiled is not None and (found := compiled(x)) is not None:
         return found
-    e = xp.exp(x - xp.max(x, axis=0, keepdims=True))
-    return e / xp.sum(e, axis=0, keepdims=True)
+    with np.errstate(invalid="ignore"):  # as in compiled code
+        e = xp.exp(x - xp.max(x, axis=0, keepdims=True))
+        return e / xp.sum(e, axis=0, keepdims=True)
 
 
 @ignore_underflow

@@ -75,4 +75,4 @@ def in_share(loss: Any, dz: Array, terms: Any, whole: Any) -> tuple[Any, Array]:
 
 
 def _on_device(number: Any) -> bool:
-    return hasattr(number, "shape") and not isinstance(number, np.generic | np.ndarray)
+    return hasattr(number, "shape") and not ns.is_on_host(number)
