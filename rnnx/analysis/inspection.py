@@ -14,8 +14,9 @@ from rnnx.cells import Cell
 from rnnx.cells.observation import is_derived, observed
 from rnnx.engines.protocol import Cotangents, Tape
 from rnnx.functional import arguments, schedule
-from rnnx.functional.caches import Caches, Steps, replayed
+from rnnx.functional.caches import Caches, Steps
 from rnnx.functional.heads import softmax_cross_entropy
+from rnnx.functional.replay import replayed
 from rnnx.functional.resets import initial_shares
 from rnnx.functional.shapes import units_in_symbols
 

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from rnnx import engines
 from rnnx._core import arrays as ns
 from rnnx._core import checks
 from rnnx._core.arrays import Array
@@ -14,6 +13,7 @@ from rnnx.cells import Cell
 from rnnx.cells.parameters import recurrent_parameters
 from rnnx.engines.protocol import Call, Tape
 from rnnx.functional import arguments, signatures
+from rnnx.functional.replay import completed
 from rnnx.functional.shapes import units_in_symbols
 
 
@@ -161,8 +161,8 @@ def tape_of_steps(cell: Cell, steps: Any) -> Tape:
     own = {key: ns.astype(xp, a, dtype) for key, a in recurrent_parameters(cell, parameters).items()}
     saved = {name: stack(columns[name]) for name in cell.cache}
     tape = Tape(cell, xp, dtype, x, indices, n_x, states, None, None, own)
-    if set(cell.saved) - set(saved):
-        saved = replayed(tape, cell) | saved  # the public tuples lack some (the GRU's r * a_prev)
+    if set(cell.saved) - set(saved):  # the public tuples lack some (the GRU's r * a_prev)
+        saved = completed(tape, cell, saved)
     tape.saved = tuple([saved[name] for name in cell.saved])
     return tape
 
@@ -220,27 +220,3 @@ def _check_consecutive(xp: Any, new: str, after: Any, old: str, before: Any) -> 
                 f"`caches` must cover consecutive steps: `{new}` of step {t} differs from `{old}` of step {t + 1}; "
                 "for other steps, call the cell's backward function once per step"
             )
-
-
-def replayed(tape: Tape, cell: Cell) -> dict[str, Array]:
-    """Recompute all saved values of a cell with the same states and parameters as the tape's, each (T, m, n).
-
-    All steps run at once, as examples of a single step.
-    """
-    xp, side_by_side = tape.xp, tape.n_steps * tape.m
-
-    def columns(a: Array, n: int) -> Array:
-        return xp.matrix_transpose(xp.reshape(a, (side_by_side, n)))
-
-    s0 = tuple(columns(s[: tape.n_steps, :, :], s.shape[2]) for s in tape.states)
-    x = tape.x if tape.indices else columns(tape.x, tape.n_x)
-    x = xp.reshape(x, (side_by_side, 1)) if tape.indices else xp.expand_dims(x, axis=2)
-    inputs = tuple(xp.expand_dims(columns(e, e.shape[2]), axis=2) for e in tape.inputs)
-    call = Call(cell, xp, tape.dtype, x, tape.indices, tape.n_x, s0, dict(tape.parameters), None, inputs)
-    engine: Any = engines.load("reference")
-    if tape.indices:
-        saved = [value[0, ...] for value in engine.forward(call, keep=True)[1].saved]
-    else:
-        saved = [value.T for value in engine.one_step(call)[1]]
-    shape = (tape.n_steps, tape.m)
-    return {name: xp.reshape(value, (*shape, value.shape[1])) for name, value in zip(cell.saved, saved, strict=True)}

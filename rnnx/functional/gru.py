@@ -35,8 +35,9 @@ def gru_cell_forward(
     a_next : array, shape (n_a, m)
     yt_pred : array, shape (n_y, m), or None without Wy and by
     cache : tuple
-        (a_next, a_prev, ut, rt, cct, xt, parameters), for `gru_cell_backward`. With `reset_after`, hct, the
-        recurrent side of the candidate, follows cct.
+        (a_next, a_prev, ut, rt, cct, xt, parameters), for `gru_cell_backward`, which reads the caller's `xt` and
+        `parameters`, but takes rt a_prev from the forward step. With `reset_after`, hct, the recurrent side of the
+        candidate, follows cct.
 
     See Also
     --------
