@@ -35,7 +35,7 @@ def micro_kernel_rate(dtype):
     def work(w, h, z):
         w, h, z, zero = (a.ctypes.data for a in (w, h, z, zeros))
         for _ in range(20):
-            product(w, vectors, 0, vectors, n_k, h, n_k * item, item, rows, zero, 0, z, columns * item, 0, 0)
+            product(w, vectors, 0, vectors, n_k, h, n_k * item, item, rows, zero, 0, z, columns * item, 0, 0, 0)
 
     with ThreadPoolExecutor(threads) as pool:
         ms = median_ms(lambda: list(pool.map(lambda a: work(*a), arrays)))

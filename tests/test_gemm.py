@@ -1,5 +1,6 @@
 """The matrix product and the copy kernels of the compiled engine."""
 
+import mmap
 from functools import lru_cache
 
 import numpy as np
@@ -10,7 +11,7 @@ from llvmlite import ir as llvm
 
 import rnnx
 from rnnx.engines.cpu import dense
-from rnnx.engines.cpu.codegen import gemm, ir, leaves
+from rnnx.engines.cpu.codegen import direct, gemm, ir, leaves
 from rnnx.engines.cpu.codegen.copy import emit_copies
 from rnnx.engines.cpu.runtime import object_cache, tuning
 from rnnx.engines.cpu.runtime.thread_policy import use_policy
@@ -63,7 +64,7 @@ def multiply(H, W, panel, init=None, transposed=False, back=0):
     ldi = 0 if init is None else init.shape[1] * item
     z, tail = Z[1:], W.shape[1] % ir.lanes(H.dtype)
     product = products(H.dtype, panel, ir.machine())
-    product(weights, vectors, 0, vectors, n_k, held, *strides, rows, first, ldi, z, W.shape[1] * item, tail, back)
+    product(weights, vectors, 0, vectors, n_k, held, *strides, rows, first, ldi, z, W.shape[1] * item, tail, back, 0)
     assert np.all(np.isnan(Z[[0, -1]]))  # nothing above, nothing below
     return Z[1:-1]
 
@@ -125,11 +126,50 @@ def test_some_micro_panels_only(back):
     v0, v1 = panel, 3 * panel
     zeros, z = np.zeros(W.shape[1], np.float32), Z[:, v0 * lanes :]
     ld = W.shape[1] * 4
-    products(np.float32, panel, ir.machine())(weights, vectors, v0, v1, 9, H, 36, 4, 7, zeros, 0, z, ld, 0, back)
+    products(np.float32, panel, ir.machine())(weights, vectors, v0, v1, 9, H, 36, 4, 7, zeros, 0, z, ld, 0, back, 0)
     inside = slice(v0 * lanes, v1 * lanes)
     np.testing.assert_allclose(Z[:, inside], H @ W[:, inside], rtol=1e-5, atol=1e-5)
     Z[:, inside] = np.nan
     assert np.isnan(Z).all()
+
+
+@pytest.mark.skipif(not gemm.reads_rows(), reason="no loads of a part of a vector")
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_weights_that_are_not_packed(dtype):
+    """A product reads some columns of a wider matrix, with the bits of packed weights, and nothing past its end."""
+    rng = np.random.default_rng(0)
+    for rows, n_k, columns in ((1, 1, 1), (3, 7, 5), (7, gemm.KC + 3, 70), (2, 9, 6 * ir.lanes(dtype))):
+        W, H = rng.standard_normal((n_k, columns)).astype(dtype), rng.standard_normal((rows, n_k)).astype(dtype)
+        wide = np.full((n_k, columns + 3), np.nan, dtype)
+        wide[:, 3:] = W
+        held = np.frombuffer(memory := mmap.mmap(-1, -(-wide.nbytes // mmap.PAGESIZE) * mmap.PAGESIZE), np.uint8)
+        given = held[-wide.nbytes :].view(dtype).reshape(wide.shape)  # ends with a page
+        given[...] = wide
+        Z, vectors, item = np.full((rows, columns), np.nan, dtype), gemm.n_vectors(dtype, columns), H.itemsize
+        product, zeros = products(H.dtype, panel := panel_vectors(1), ir.machine()), np.zeros(columns, dtype)
+        product(
+            *(given[:, 3:], vectors, 0, vectors, n_k, H, n_k * item, item, rows, zeros, 0),
+            *(Z, columns * item, columns % ir.lanes(dtype), 0, wide.strides[0]),
+        )
+        assert np.array_equal(Z, multiply(H, W, panel))
+        del held, given, memory
+
+
+@pytest.mark.skipif(not direct.most_rows(), reason="no stores of a part of a vector")
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_product_for_few_rows(dtype):
+    """It has the bits of the product with packed weights, and writes nothing else."""
+    rng = np.random.default_rng(0)
+    run = functions(lambda m: direct.emit_direct(m, dtype), {"direct": leaves.DIRECT})["direct"]
+    for rows in range(1, direct.most_rows() + 1):
+        for n_k in (1, 15, 16, 37, 64):
+            columns, item = ir.lanes(dtype) - rows % 3, np.dtype(dtype).itemsize
+            W, H = rng.standard_normal((columns, n_k + 1)).astype(dtype), rng.standard_normal((rows, n_k)).astype(dtype)
+            init, Z = rng.standard_normal(columns).astype(dtype), np.full((rows, columns + 1), np.nan, dtype)
+            z_row = (columns + 1) * item
+            run(W[:, 1:], (n_k + 1) * item, columns, n_k, H, n_k * item, rows, init, 0, Z, z_row)
+            assert np.array_equal(Z[:, :-1], multiply(H, W[:, 1:].T, panel_vectors(1), np.repeat(init[None], rows, 0)))
+            assert np.isnan(Z[:, -1]).all()
 
 
 MACHINES = {"AVX-512": (64, 32), "AVX2": (32, 16), "NEON": (16, 32), "unknown": (16, 16)}

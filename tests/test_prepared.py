@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import shutil
 import sys
 import threading
 from contextlib import nullcontext
@@ -10,6 +11,7 @@ from types import MappingProxyType
 
 import numpy as np
 import pytest
+from conftest import NO_COMPILER
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from problems import ENGINES_TOLERANCE, TOLERANCE, assert_close
@@ -323,7 +325,8 @@ class TestDescriptions:
         assert all(described)
         for i, one in enumerate(expected):
             assert [other == described[i] for other in described] == [other == one for other in expected]
-        assert read(arrays) == b"".join(described)
+        assert read(tuple(arrays)) == b"".join(described)
+        assert read(arrays) == read(()) == b""  # not a tuple
 
     @pytest.mark.parametrize(
         "other",
@@ -476,7 +479,7 @@ def test_caches_of_steps_refer_to_the_parameters(cell, order, change, rng):
     with rnnx.use_engine("cpu"):
         *_, cache, backward = step(cell, given)
         size = sum(a.nbytes for a in cache[:-1]) + sum(s.nbytes for s in given["s0"])
-        assert cache.kept.nbytes <= size + 64 * 2 * len(cache)  # of cache lines
+        assert cache.own[1].nbytes <= size + 64 * 2 * len(cache)  # of cache lines
         backward()
         change(parameters, cache[-2])
         found, expected = backward(), step_of_tuple(cell, cache)
@@ -492,6 +495,39 @@ def step_of_tuple(cell, cache):
     """Return the gradients for a cache tuple that a learner has built."""
     ones = [np.ones_like(cache[0])] * (2 if cell == "lstm" else 1)
     return getattr(rnnx, f"{cell}_cell_backward")(*ones, tuple(cache))
+
+
+def gru_step_back(da, cache):
+    """Return the gradients of a step of the GRU from the values of its cache tuple alone."""
+    _, a, u, r, cc, x, p = cache
+    n = a.shape[0]
+    dc, du = da * u * (1 - cc * cc), da * (cc - a) * u * (1 - u)
+    dra = p["Wc"][:, :n].T @ dc
+    dr = dra * a * r * (1 - r)
+    pairs = {"u": (du, a), "r": (dr, a), "c": (dc, r * a)}
+    gradients = {f"dW{gate}": dz @ np.concatenate([h, x]).T for gate, (dz, h) in pairs.items()}
+    gradients |= {f"db{gate}": dz.sum(axis=1, keepdims=True) for gate, (dz, _) in pairs.items()}
+    gradients["dxt"] = sum(p[f"W{gate}"][:, n:].T @ dz for gate, (dz, _) in pairs.items())
+    gradients["da_prev"] = da * (1 - u) + dra * r + sum(p[f"W{gate}"][:, :n].T @ pairs[gate][0] for gate in "ur")
+    return gradients
+
+
+@pytest.mark.parametrize("engine", ["reference", "cpu", "emulated"])
+@pytest.mark.parametrize("copied", [False, True])
+def test_a_step_of_the_gru_back_reads_its_tuple(engine, copied, rng):
+    """Its tuple holds no r a_prev, which is that of the forward step, whatever has become of xt and the parameters."""
+    if engine == "emulated" and not shutil.which("g++"):
+        pytest.skip(NO_COMPILER)
+    given = arrays_of("gru", rng)
+    with rnnx.use_engine(engine):
+        *_, cache = rnnx.gru_cell_forward(given["x"][:, :, 0], *given["s0"], given["parameters"])
+        in_place(given["parameters"], cache[-2])
+        da = rng.standard_normal((N_A, M)).astype("float32")
+        found = rnnx.gru_cell_backward(da, tuple(cache) if copied else cache)
+    expected = gru_step_back(da, cache)
+    assert found.keys() == expected.keys()
+    for name, d in expected.items():
+        assert_close(found[name], d, ENGINES_TOLERANCE["float32"], name)
 
 
 def test_wrong_cotangents_of_a_step(rng):

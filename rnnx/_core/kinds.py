@@ -52,12 +52,12 @@ def is_index_vector(values: Any, device: int) -> bool:
     return bool(device_of(values) == device and values.dtype == INDEX and values.strides == (INDEX.itemsize,))
 
 
-Reader = Callable[[Sequence[Array]], bytes]
+Reader = Callable[[Any], bytes]
 _reader: list[Reader] = []
 
 
 def use_reader(reader: Reader) -> None:
-    """From now on, use a faster way to describe NumPy's arrays: a function that returns no bytes for other objects."""
+    """From now on, describe tuples of NumPy's arrays by a faster function, which returns no bytes for others."""
     _reader[:] = [reader]
 
 

@@ -190,6 +190,8 @@ class Stepper(Protocol):
 class PreparedStep(Protocol):
     """A single step, and its backward step, for arrays of the same kinds, which are not checked or copied."""
 
+    names: tuple[str, ...]  # of the gradients of the parameters, "d" + key
+
     def forward(self, arrays: Arrays) -> tuple[Arrays, Array | None, Arrays, Any]:
         """Run a step on xt, the states before it and all parameters.
 
@@ -198,10 +200,8 @@ class PreparedStep(Protocol):
         belong to the tuple; and what `backward` needs.
         """
 
-    def backward(
-        self, kept: Any, arrays: Arrays, cotangents: Sequence[Array | None]
-    ) -> tuple[Array, Arrays, dict[str, Array]]:
-        """Return the gradients of xt, the states before the step and the parameters, by "d" + key.
+    def backward(self, kept: Any, arrays: Arrays, cotangents: Sequence[Array | None]) -> Sequence[Array]:
+        """Return the gradients of xt, the states before the step and the parameters, in the order of `names`.
 
         `arrays` are xt and all parameters, of the kinds of those of the step. `cotangents` are those of the states
         after it, (n, m), of the step's dtype; None means zeros.

@@ -19,8 +19,7 @@ from rnnx.functional.signatures import Signature
 class StepCache(tuple[Any, ...]):
     """The cache tuple of a prepared step, and what its backward step reads besides. A copy is an ordinary tuple."""
 
-    step: "_Step"
-    kept: Any
+    own: "tuple[_Step, Any]"
 
     def __reduce__(self) -> Any:
         return tuple, (tuple(self),)
@@ -40,9 +39,9 @@ class _Step:
     """A forward step and its backward step, for calls of an exact signature."""
 
     def __init__(self, found: Signature, run: PreparedStep, xt: Array, parameters: Mapping[str, Array]) -> None:
-        self._found, self._run = found, run
+        self.cell, self._found, self._run = found.cell, found, run
         self._of_given = kinds((xt, *parameters.values())), *parameters
-        self._previous = _names(found.cell)
+        self._names = "dxt", *_names(found.cell), *run.names
         self._right: Table[bool] = Table()  # cotangents, with the parameters of the cache tuple
 
     def forward(
@@ -51,49 +50,61 @@ class _Step:
         """Return the states, the outputs and the cache tuple."""
         states, y, values, kept = self._run.forward(arrays)
         cache = StepCache((*values, xt, parameters))
-        cache.step, cache.kept = self, kept
+        cache.own = self, kept
         return states, head(self._found, parameters, states[0]) if y is None else y, cache
 
-    def backward(self, cell: Cell, ds: Mapping[str, Array | None], cache: StepCache) -> dict[str, Array] | None:
+    def backward(
+        self, cell: Cell, ds: Mapping[str, Array | None], cache: StepCache, kept: Any
+    ) -> dict[str, Array] | None:
         """Return what `step_backward` does; None if arrays must be converted, or the caller's parameters are others."""
-        found, every, (xt, parameters) = self._found, tuple(ds.values()), cache[-2:]
-        if cell is not found.cell and cell != found.cell:
+        every, (xt, parameters) = tuple(ds.values()), cache[-2:]
+        if cell is not self.cell and cell != self.cell:
             return None
         arrays = (xt, *parameters.values())  # as they are now: the caller may have replaced some
-        given = [d for d in every if d is not None]
+        of_arrays = kinds((*every, *arrays))
+        right = self._right.find((of_arrays, *parameters)) if of_arrays else None
+        if not (right or self._fits(ds, parameters, arrays)):
+            return None
+        return dict(zip(self._names, self._run.backward(kept, arrays, every)))  # noqa: B905 - in one order
+
+    def _fits(self, ds: Mapping[str, Array | None], parameters: Mapping[str, Array], arrays: Arrays) -> bool:
+        """Check cotangents; return whether they and the parameters are of the kinds of the step."""
+        given = [d for d in ds.values() if d is not None]
+        if (kinds(arrays), *parameters) != self._of_given:
+            return False
+        found = self._found
+        check_cotangents(_OneStep(found.cell, found.n_a, found.m, 1, (arrays[0],)), "cache", {}, ds)  # type: ignore[arg-type]
         of_arrays = kinds((*given, *arrays))
-        key = of_arrays and (of_arrays, *parameters, *[d is None for d in every])
-        if not self._right.find(key):
-            if (kinds(arrays), *parameters) != self._of_given:
-                return None
-            check_cotangents(_OneStep(cell, found.n_a, found.m, 1, cache[:1]), "cache", {}, ds)  # type: ignore[arg-type]
-            if not key or any(d.dtype != found.kind[2] for d in given):
-                return None
-            self._right.add(key, True)
-        dxt, ds_prev, gradients = self._run.backward(cache.kept, arrays, every)
-        result = {"dxt": dxt}
-        for name, d in zip(self._previous, ds_prev):  # noqa: B905 - one per state
-            result[name] = d
-        result |= gradients
-        return result
+        if not of_arrays or any(d.dtype != found.kind[2] for d in given):
+            return False
+        if len(given) == len(ds):
+            self._right.add((of_arrays, *parameters), True)
+        return True
 
 
-@ignore_underflow
 def step_forward(
     cell: Cell, xt: Array, states: Mapping[str, Array], parameters: Mapping[str, Array]
 ) -> tuple[tuple[Array, ...], Array | None, tuple[Any, ...]]:
     """Run one step; return the states (n_a, m), yt_pred and the course's cache tuple."""
-    previous = tuple(states.values())
-    arrays = (xt, *previous, *parameters.values()) if type(parameters) is dict else ()
+    arrays = (xt, *states.values(), *parameters.values()) if type(parameters) is dict else ()
     of_arrays = kinds(arrays)
-    key = of_arrays and (cell, engines.state(), len(previous), *parameters, of_arrays)
+    key = of_arrays and (cell.name, engines.state(), *parameters, of_arrays)
     step = _steps.find(key)
-    if step is not None:
+    if step is not None and step.cell is cell:
         return step.forward(arrays, xt, parameters)
+    return _checked_forward(cell, xt, states, parameters, key)
+
+
+@ignore_underflow
+def _checked_forward(
+    cell: Cell, xt: Array, states: Mapping[str, Array], parameters: Mapping[str, Array], key: Any
+) -> tuple[tuple[Array, ...], Array | None, tuple[Any, ...]]:
+    """Check the arguments of `step_forward`, and prepare steps like it if possible."""
+    previous = tuple(states.values())
     found, _ = signatures.signature(cell, xt, previous, parameters, names=tuple(states), one_step=True)
     step = _prepared(found, xt, previous, parameters) if key else None
     if step is not None:
-        return _steps.add(key, step).forward(arrays, xt, parameters)
+        return _steps.add(key, step).forward((xt, *previous, *parameters.values()), xt, parameters)
     call = found.call(xt, previous, parameters, None, None)
     after, values = schedule.one_step(call)
     return after, head(found, call.parameters, after[0]), (*values, xt, parameters)
@@ -112,14 +123,21 @@ def _prepared(found: Signature, xt: Array, states: Arrays, parameters: Mapping[s
 _steps: Table[_Step] = Table()
 
 
-@ignore_underflow
 def step_backward(cell: Cell, ds: Mapping[str, Array], cache: tuple[Any, ...]) -> dict[str, Array]:
     """Return the gradients of one step: dxt (not for indices), d<state>_prev per state, "d" + key per parameter."""
+    if type(cache) is StepCache:
+        step, kept = cache.own
+        found = step.backward(cell, ds, cache, kept)
+        if found is not None:
+            return found
+    return _checked_backward(cell, ds, cache)
+
+
+@ignore_underflow
+def _checked_backward(cell: Cell, ds: Mapping[str, Array], cache: tuple[Any, ...]) -> dict[str, Array]:
+    """Check the arguments of `step_backward`, and run it as a sequence."""
     if not isinstance(cache, tuple):
         raise TypeError(f"`cache` must come from {cell.name}_cell_forward; got {type(cache).__name__}")
-    found = cache.step.backward(cell, ds, cache) if type(cache) is StepCache else None
-    if found is not None:
-        return found
     # The step is a sequence of length one, so its cotangents are those of the final states.
     dx, ds_prev, gradients, _ = checked_backward(cell, dict.fromkeys(cell.states), ds, "cache", ([cache], None))
     inputs = {} if dx is None else {"dxt": dx[:, :, 0]}

@@ -33,7 +33,7 @@ class Selection:
 
     def __call__(self, arrays: Arrays) -> Sequence[np.ndarray]:
         """Return the arrays that a job reads."""
-        picked: Sequence[np.ndarray] = self._pick(arrays + self._more)
+        picked: Sequence[np.ndarray] = self._pick(arrays + self._more if self._more else arrays)
         if not self._changes:
             return picked
         changed = list(picked)

@@ -27,14 +27,14 @@ def _transpose(module: ir.Module, dtype: Any, masked: bool) -> None:
     whole = f.build.sub(a.n, f.build.srem(a.n, I64(f.lanes)))
     with f.loop(whole, step=f.lanes) as k:
         block = [f.load_vector(f.sum(row, f.times(k, f.itemsize))) for row in rows]
-        for i, vector in enumerate(_transposed(f, block)):
+        for i, vector in enumerate(transposed(f, block)):
             f.store_vector(vector, f.sum(a.target, f.times(f.sum(k, i), a.target_row)), mask)
     # Transpose the remainder in a square on the stack.
     square = f.build.ptrtoint(f.build.alloca(f.vector, f.lanes), I64)
     with f.loop(a.n, whole, f.lanes) as k:
         there = f.first_lanes(f.build.sub(a.n, k))
         block = [f.load_vector(f.sum(row, f.times(k, f.itemsize)), there) for row in rows]
-        for i, vector in enumerate(_transposed(f, block)):
+        for i, vector in enumerate(transposed(f, block)):
             f.store_vector(vector, f.sum(square, i * f.lanes * f.itemsize))
         with f.loop(f.build.sub(a.n, k)) as i:
             vector = f.load_vector(f.sum(square, f.times(i, f.lanes * f.itemsize)))
@@ -42,7 +42,7 @@ def _transpose(module: ir.Module, dtype: Any, masked: bool) -> None:
     f.end()
 
 
-def _transposed(f: Function, block: list[ir.Value]) -> list[ir.Value]:
+def transposed(f: Function, block: list[ir.Value]) -> list[ir.Value]:
     """Transpose a square of L vectors by swapping off-diagonal quarters, recursively."""
     block, distance, kind = list(block), f.lanes // 2, ir.VectorType(I32, f.lanes)
     while distance:

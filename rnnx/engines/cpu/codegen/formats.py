@@ -63,10 +63,13 @@ def _same(kind: Any, value: int) -> ir.Constant:
     return ir.Constant(kind, [value] * kind.count)
 
 
-def expanded(f: Function, form: Format, at: ir.Value) -> list[ir.Value]:
-    """Load a vector of words; return the weights of each of its terms, as vectors of numbers (unscaled)."""
+def expanded(f: Function, form: Format, at: ir.Value, mask: ir.Value | None = None) -> list[ir.Value]:
+    """Load a vector of words; return the weights of each of its terms, as vectors of numbers (unscaled).
+
+    `mask`: of the numbers to load, if they are no words.
+    """
     if form.item == f.itemsize:
-        return [f.load_vector(at)]
+        return [f.load_vector(at, mask)]
     if form.scaled:
         numbers = f.build.load(f.pointer(at, ir.VectorType(ir.IntType(8), f.lanes)))
         numbers.align = 1

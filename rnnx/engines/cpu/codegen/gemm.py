@@ -18,12 +18,14 @@ uncompiled one. This GEMM has the structure of BLIS:
 The micro-kernel is written in LLVM IR because compilers do not keep the sums in registers. LLVM splits vectors that are
 wider than the CPU's.
 
+Weights that only few rows multiply, once, need not be packed: a product also reads rows of columns one after another.
 Packed weights are ordered by block of KC rows, then micro-panel, then row. The micro-panel that begins at vector v, in
 the block of k rows that begins at row k0, has offset (k0 V + v k) L, where V is the number of vectors of all columns.
 Weights in a small format are packed likewise; see `formats`.
 Dimensions: K summation length, C columns, L lanes of a vector.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from llvmlite import ir
@@ -46,8 +48,13 @@ def n_vectors(dtype: Any, columns: int) -> int:
 Sums = dict[tuple[int, int], ir.Value]  # by row and vector of a micro-kernel
 
 
-_MICRO_KERNEL = ("w", "h", "h_row", "h_k", "n_k", "init", "init_row", "z", "z_row", "tail", "next_w", "next_k")
-_PANEL_KERNEL = (*_MICRO_KERNEL[:-1], "rows")
+def reads_rows(weights: str = "") -> bool:
+    """Return whether a product can read weights that are not packed: numbers, with loads of a part of a vector."""
+    return not weights and machine().vector_bytes > 16
+
+
+_MICRO_KERNEL = ("w", "w_k", "h", "h_row", "h_k", "n_k", "init", "init_row", "z", "z_row", "tail", "next_w", "next_k")
+_PANEL_KERNEL = (*(name for name in _MICRO_KERNEL if name not in ("w_k", "next_k")), "w_row", "rows")
 
 
 def _micro_kernel(module: ir.Module, dtype: Any, form: Format, nv: int, mr: int, masked: bool) -> Function:
@@ -66,14 +73,16 @@ def _micro_kernel(module: ir.Module, dtype: Any, form: Format, nv: int, mr: int,
         scales = [f.load_vector(f.sum(a.w, v * size)) for v in range(nv)]
         results = {(r, v): f.intrinsic("fmuladd", sums[r, v], scales[v], z) for (r, v), z in initial().items()}
     else:
-        results = _sums(f, form, nv, rows, initial())
+        results = _sums(f, form, nv, rows, initial(), masks if reads_rows() else ())
     for r, v in every:
         f.store_vector(results[r, v], f.sum(a.z, f.times(a.z_row, r), v * size), masks[v])
     return f.end()
 
 
-def _sums(f: Function, form: Format, nv: int, rows: list[ir.Value], first: Sums) -> Sums:
-    """Emit the sums of a micro-kernel, without the weights' scales."""
+def _sums(
+    f: Function, form: Format, nv: int, rows: list[ir.Value], first: Sums, masks: Sequence[ir.Value | None] = ()
+) -> Sums:
+    """Emit the sums of a micro-kernel, without the weights' scales. `masks`: of the columns of numbers to load."""
     a, width, sums = f.arguments, f.lanes * form.item * form.terms, list(first.values())
     begin = f.sum(a.w, nv * f.lanes * f.itemsize) if form.scaled else a.w
     prefetches = len(rows) > MR[machine().registers][nv] // 2  # else there is no other block of rows
@@ -81,8 +90,11 @@ def _sums(f: Function, form: Format, nv: int, rows: list[ir.Value], first: Sums)
     def add(k: ir.Value, terms: int) -> None:
         """Add terms from k on, which is the first of a word."""
         for word in range(0, terms, form.terms):
-            at = f.sum(begin, f.times(f.sum(k, word), nv * width // form.terms))
-            weights = [expanded(f, form, f.sum(at, v * width)) for v in range(nv)]
+            if form.terms == 1 and not form.scaled:
+                at = f.sum(begin, f.times(f.sum(k, word), a.w_k))
+            else:
+                at = f.sum(begin, f.times(f.sum(k, word), nv * width // form.terms))
+            weights = [expanded(f, form, f.sum(at, v * width), masks[v] if masks else None) for v in range(nv)]
             for term in range(word, min(word + form.terms, terms)):
                 if prefetches:
                     f.prefetch(f.sum(a.next_w, f.times(f.sum(k, term), a.next_k)))
@@ -109,13 +121,16 @@ def _panel_kernel(module: ir.Module, dtype: Any, form: Format, nv: int, masked: 
     least = f.build.udiv(a.rows, number)
     more = f.build.sub(a.rows, f.times(least, number))  # blocks with one row more
     row = nv * f.lanes * form.item
+    is_packed = f.build.icmp_signed("==", a.w_row, I64(0))
     part = f.build.udiv(I64(row), number)
     with f.loop(number) as block:
         is_more = f.less(block, more)
         begin = f.sum(f.times(least, block), f.build.select(is_more, block, more))
         strides = {"h": a.h_row, "init": a.init_row, "z": a.z_row}
         here = {name: f.sum(getattr(a, name), f.times(row, begin)) for name, row in strides.items()}
-        here |= {"next_w": f.sum(a.next_w, f.times(a.n_k, f.times(part, block))), "next_k": part}
+        here |= {"w_k": f.build.select(is_packed, I64(row), a.w_row)}
+        here |= {"next_w": f.sum(a.next_w, f.times(f.build.select(is_packed, a.n_k, I64(1)), f.times(part, block)))}
+        here |= {"next_k": f.build.select(is_packed, part, a.w_row)}
         f.dispatch(f.sum(least, f.build.zext(is_more, I64)), kernels, **vars(a) | here)
     return f.end()
 
@@ -131,13 +146,18 @@ def emit_product(module: ir.Module, dtype: Any, nv: int, weights: str = "") -> N
     a, size = f.arguments, f.lanes * f.itemsize
     last = f.times(f.build.sdiv(f.sum(a.v1, -1, f.build.neg(a.v0)), I64(nv)), nv)
     step = f.build.select(f.build.icmp_signed("==", a.back, I64(0)), I64(nv), I64(-nv))
+    is_packed = f.build.icmp_signed("==", a.w_row, I64(0))
+
+    def panel(k0: ir.Value, k: ir.Value, v: ir.Value) -> ir.Value:
+        unpacked = f.sum(f.times(k0, a.w_row), f.times(v, size))
+        return f.sum(a.w, f.build.select(is_packed, panel_offset(f, form, KC, k0, k, v, a.n_vectors), unpacked))
+
     with f.loop(a.rows, step=MC) as r, f.loop(a.n_k, step=KC) as k0, f.loop(a.v1, a.v0, nv) as i:
         at = f.build.sub(i, a.v0)
         v = f.build.select(f.build.icmp_signed("==", a.back, I64(0)), i, f.sum(a.v0, f.build.sub(last, at)))
         k, rows = f.least(KC, f.build.sub(a.n_k, k0)), f.least(MC, f.build.sub(a.rows, r))
         column = f.times(f.build.sub(v, a.v0), size)
-        w = f.sum(a.w, panel_offset(f, form, KC, k0, k, v, a.n_vectors))
-        next_w = f.sum(a.w, panel_offset(f, form, KC, k0, k, f.sum(v, step), a.n_vectors))
+        w, next_w = panel(k0, k, v), panel(k0, k, f.sum(v, step))
         h = f.sum(a.h, f.times(r, a.h_row), f.times(k0, a.h_k))
         z = f.sum(a.z, f.times(r, a.z_row), column)
         is_first = f.build.icmp_signed("==", k0, I64(0))

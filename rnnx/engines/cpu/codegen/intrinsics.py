@@ -130,6 +130,7 @@ def _caller(arguments: Sequence[str]) -> Any:
 
 
 call_product = _caller(leaves.PRODUCT)
+call_direct = _caller(leaves.DIRECT)
 call_narrow = _caller(leaves.NARROW)
 call_copy = _caller(leaves.COPY)
 call_copy_rows = _caller(leaves.COPY_ROWS)

@@ -18,11 +18,15 @@ def record(*names: str) -> np.dtype:
 
 # z = init + h w for vectors v0 ... v1 - 1 of the n_vectors of packed weights; see `gemm` for their layout.
 # h[r, k] is at h + r h_row + k h_k. `init` and `z` are the addresses of the first column. `back` = 1: the last
-# micro-panel comes first.
+# micro-panel comes first. `w_row`: 0, or of weights that are not packed, the bytes from one row of columns to the next;
+# see `gemm.reads_rows`.
 PRODUCT = (
     *("w", "n_vectors", "v0", "v1", "n_k", "h", "h_row", "h_k", "rows", "init", "init_row", "z", "z_row", "tail"),
-    "back",
+    *("back", "w_row"),
 )
+# z[r, c] = init[r, c] + sum_k h[r, k] w[c, k] for a vector of c < count <= L and few rows; see `direct`. init_row = 0
+# repeats one row. The numbers of a row are contiguous.
+DIRECT = ("w", "w_row", "count", "n_k", "h", "h_row", "rows", "init", "init_row", "z", "z_row")
 # Pack vector v of columns, (n_k, L) numbers at `source`, in a small format, into its micro-panel, which begins at
 # vector `panel` and has `vectors`; see `formats`. If n_k is odd, one more row of the source is read.
 NARROW = ("source", "n_k", "packed", "n_vectors", "panel", "v", "vectors")

@@ -3,14 +3,16 @@
 from functools import lru_cache
 
 from rnnx.cells.wiring import Argument, Slot, StageWiring, wiring
-from rnnx.engines.cpu.codegen.gemm import KC, MC
+from rnnx.engines.cpu.codegen.gemm import KC, MC, reads_rows
 from rnnx.engines.cpu.codegen.pointwise import backward_arguments
 from rnnx.engines.cpu.descriptor.builder import Fields, PassKey, Places, Template
 from rnnx.engines.cpu.descriptor.fields import DZ, ZERO
 from rnnx.engines.cpu.descriptor.gradient_block import GradientBlock
 from rnnx.engines.cpu.descriptor.layout import Layout
-from rnnx.engines.cpu.descriptor.stages import Pass, names
+from rnnx.engines.cpu.descriptor.stages import Pass, multiplies_once, names
 
+# Of a step. With more, reading weights that are packed makes up for packing them.
+_FEW_ROWS = 24
 # Of a slice. With fewer, a product for every step is slower than one that reads all steps again.
 _MANY_ROWS = 48
 
@@ -58,6 +60,7 @@ class BackwardPass(Pass):
         results = (*self.d_inputs, *(("dx",) if self.has_dx else ()))
         kept, outside = (*self.values, "kept parameters"), self.values
         self.parameters = tuple(f"parameter {name}" for name in key.keys) if borrows else ()
+        self._unpacked = borrows and key.m <= _FEW_ROWS and reads_rows() and multiplies_once(key)
         if borrows and kept_at is not None:
             outside = (*self.values[len(kept_at) :], *self.parameters)
         elif kept_at is not None:
@@ -75,6 +78,7 @@ class BackwardPass(Pass):
         cell = self.key.cell
         values = [t.base(name) for name in self.values if name != "x"]
         t.fields |= {"x": t.base("x"), "dx": t.base("dx") if self.has_dx else 0}
+        t.fields["unpacked"] = self._unpacked
         t.fields["flat_dx"] = t.rows == t.m or t.rows < _MANY_ROWS
         d_states = enumerate(map(t.base, self.d_states))
         cotangents = {Slot("state", k, after): (ds, 0) for k, ds in d_states for after in (False, True)}
@@ -154,7 +158,7 @@ class BackwardPass(Pass):
             "dz_h_row": widths["dzh"] * row,
             "vectors": [{"sums": at} for at in sums],
             "d_operand": cotangents[wired.operand][0],
-            "w_h": t.take(n_h, t.vectors(wired.columns(t.n)) * t.lanes),
-            "w_x": 0 if t.indices else t.take(n_x, t.vectors(t.n_x) * t.lanes),
+            "w_h": 0 if self._unpacked else t.take(n_h, t.vectors(wired.columns(t.n)) * t.lanes),
+            "w_x": 0 if t.indices or self._unpacked else t.take(n_x, t.vectors(t.n_x) * t.lanes),
             "table": t.take(t.n_x, t.vectors(n_x) * t.lanes) if t.indices else 0,
         }

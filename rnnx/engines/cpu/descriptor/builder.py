@@ -21,12 +21,13 @@ from rnnx.engines.cpu.codegen.leaves import scratch_offset
 from rnnx.engines.cpu.descriptor import fields
 from rnnx.engines.cpu.descriptor.layout import Layout, lines
 from rnnx.engines.cpu.runtime import object_cache
-from rnnx.engines.cpu.runtime.buffer_pool import LINE, Memory, address, addresses
+from rnnx.engines.cpu.runtime.buffer_pool import LINE, address, addresses, give_back_workspace, take_workspace
 from rnnx.engines.cpu.runtime.objects import DATA, READABLE, address_of_items, enter
 from rnnx.engines.cpu.runtime.thread_pool import Task
 from rnnx.engines.cpu.runtime.tuning import panel_vectors
 from rnnx.engines.protocol import Call
 
+_held = [np.empty(0, np.uint8)]  # the workspace of jobs that hold Python's lock, of which only one runs at a time
 _SHIFT = 48
 _WORKSPACE, _ARRAYS = 1 << _SHIFT, 2  # the latter is the first base of an array
 
@@ -39,6 +40,12 @@ Within = Mapping[str, tuple[str, int]]
 def product(dtype: np.dtype, nv: int, weights: str = "") -> int:
     """Return the address of the product for micro-panels of `nv` vectors, with weights in a format."""
     return object_cache.emitted_by("codegen.gemm", "emit_product", dtype, nv, weights)[f"product_{nv}"]
+
+
+@lru_cache(maxsize=2)
+def direct(dtype: np.dtype) -> int:
+    """Return the address of the product with weights that are not packed, for few rows."""
+    return object_cache.emitted_by("codegen.direct", "emit_direct", dtype)["direct"]
 
 
 @lru_cache(maxsize=4)
@@ -170,8 +177,11 @@ class Template:
         self.sections = {"sections": 1 + loop + after, "loop_end": 1 + loop, "waits": waits}
         self.task = Task(self.job, self.slices, **self.sections)
 
-    def finish(self, **scratch: int) -> "Template":
-        """Lay out the records and the scratch memory: kernel arguments, then parts of given sizes in bytes."""
+    def finish(self, is_small: bool, **scratch: int) -> "Template":
+        """Lay out the records and the scratch memory: kernel arguments, then parts of given sizes in bytes.
+
+        A small job keeps Python's lock, as giving it up takes as long as some of them.
+        """
         kept = [s["kept_rows"] * self.vectors(s["n"]) * self.size for s in self.fields["stages"]]
         most = max(scratch_offset(len(s["arguments"])) + k for s, k in zip(self.fields["stages"], kept, strict=True))
         size = 0
@@ -188,8 +198,10 @@ class Template:
         record = values.size, address(self._offsets), address(self._base_of), self._blocks, self.workspace
         run = _binders()["bind_and_run"].address
         self._binding = np.array((run, *record, DATA, self.task.address), fields.BINDING)
-        self._address, self._enter = address(self._binding), enter()
-        self.whole_size = self.workspace + values.nbytes
+        self._address, self._enter = address(self._binding), enter(is_small)
+        self.whole_size, self._holds = self.workspace + values.nbytes, is_small
+        if is_small and _held[0].size < self.whole_size + LINE:
+            _held[0] = np.empty(self.whole_size + LINE, np.uint8)
         return self
 
     def binding(self, data: int) -> np.ndarray:
@@ -211,12 +223,19 @@ class Template:
         ctypes.memmove(at, address(descriptor), descriptor.nbytes)
         return at
 
-    def run_alone(self, arrays: Sequence[np.ndarray], workspace: Memory) -> None:
+    def run_alone(self, arrays: Sequence[np.ndarray]) -> None:
         """Run the job on this thread, on a call's arrays."""
-        if READABLE:
-            self._enter((self._binding, workspace.buffer, *arrays))
-        else:
-            self.task.run_alone(self.start(arrays, workspace.address))
+        if self._holds and READABLE:
+            self._enter((self._binding, _held[0], *arrays))
+            return
+        workspace = take_workspace(self.whole_size)
+        try:
+            if READABLE:
+                self._enter((self._binding, workspace.buffer, *arrays))
+            else:
+                self.task.run_alone(self.start(arrays, workspace.address))
+        finally:
+            give_back_workspace(workspace)
 
     def bind(self, place: int, addresses: Sequence[int]) -> np.ndarray:
         """Return the descriptor for a call's arrays at `addresses` and a workspace at address `place`."""

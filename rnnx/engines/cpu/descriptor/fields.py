@@ -16,6 +16,8 @@ PASS = record(
     "item lanes",  # bytes of a number, numbers per vector
     "unit_parallel",  # 1: slices are units; 0: they are examples
     "loop_sections",  # of the loop over time
+    "unpacked",  # 1: the products of a backward pass read the weights where they are given
+    "direct",  # the function of `codegen.direct` for those of a forward pass, or 0
     "flat_dx",  # 1: dx is one product for each block of steps, after the loop; 0: one per step
     "chunk",  # steps whose input sides are computed in one product
     "lengths",  # (m,) integers, or 0
@@ -24,6 +26,7 @@ PASS = record(
     "kernel_arguments z z_size block_a block_b",  # offsets in it, and bytes of z per stage
     "examples",  # offset in it: the numbers of the examples of a step
     "x_list x_rows rows",  # with lengths: the numbers of rows of x, these rows, and rows of other arrays
+    "y_packed y_values y_count",  # for an output layer: its weights, the values of the loss, the number of rows
     "positions",  # with lengths, in a backward pass: t m + j of every row of dz
     "wide",  # the offset of a vector of columns of the weights, to pack in a small format
     "copy copy_masked copy_rows copy_rows_masked",  # addresses of the functions in `codegen.copy`
@@ -75,9 +78,9 @@ CONVERSION = record("source feature_stride example_stride step_stride features t
 COPY = record("source target size")
 # A state, and the caller's copy of it, both from step 1 on.
 OUTPUT = record("source target")
-# The output layer of a single step: W h + b, written to `y`, then its softmax, which `kernel` computes; for the other
-# arguments of that see `codegen.leaves`.
-DENSE = record("w bias n_k columns packed h y kernel lengths count values")
+# The output layer of a single step: W h + b, written to `y`, then its softmax, which `kernel` computes; `count` is its
+# argument in `codegen.leaves`.
+DENSE = record("w bias n_k columns h y kernel count")
 STAGE = record(
     "gates n_gates",
     "n_zh n_zx",  # gates with a recurrent side, the first ones, and with an input side, the last ones

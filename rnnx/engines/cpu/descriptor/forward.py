@@ -5,26 +5,25 @@ from functools import lru_cache
 from math import prod
 from typing import NamedTuple
 
-import numpy as np
-
 from rnnx.cells.wiring import Argument, Slot, StageWiring, wiring
 from rnnx.engines.cpu import kernels
+from rnnx.engines.cpu.codegen.direct import most_rows
 from rnnx.engines.cpu.codegen.formats import FORMATS, packed_bytes
 from rnnx.engines.cpu.codegen.gemm import KC, n_vectors
 from rnnx.engines.cpu.codegen.ir import machine
-from rnnx.engines.cpu.descriptor.builder import Fields, PassKey, Places, Template, narrow, product
+from rnnx.engines.cpu.descriptor.builder import Fields, PassKey, Places, Template, direct, narrow, product
 from rnnx.engines.cpu.descriptor.fields import KEEP, ZERO, ZH, ZX
 from rnnx.engines.cpu.descriptor.layout import Block, Layout, lines
-from rnnx.engines.cpu.descriptor.stages import Pass, names
+from rnnx.engines.cpu.descriptor.stages import Pass, multiplies_once, names
 from rnnx.engines.cpu.runtime.buffer_pool import address
-from rnnx.engines.cpu.runtime.tuning import panel_vectors
+from rnnx.engines.cpu.runtime.tuning import MANY_ROWS, panel_vectors
 
 _ROWS_OF_A_CHUNK = 48  # of input sides, computed in one product
 # A product is faster with weights in a small format if they do not stay in the cache, and have few rows to multiply.
 _SMALLEST = 1 << 18  # bytes of a packed matrix of float32, which must be more
 _MOST_ROWS = 12
 _LEAST_KEPT = 1 << 14  # bytes: packing fewer takes no longer than finding those that are kept
-_MANY_EXAMPLES = 16  # for which micro-kernels for many rows are faster, also if two threads share them
+_MANY_EXAMPLES = 2 * MANY_ROWS  # many rows for each of two threads: what is kept does not depend on their number
 
 
 def _chunk(n_steps: int, rows: int) -> int:
@@ -56,9 +55,10 @@ class ForwardPass(Pass):
     If it `borrows`, the sequences and parameters do not change before the backward pass, which reads them, too: the
     block has the states, the saved values and the sequences with a layout only, and the outputs are needed even without
     `keep`. In the order of its arrays, those that the job writes come first, and memory need not begin at a cache line.
+    A single step of few examples does not pack the weights.
 
-    `n_y`: the outputs of an output layer, for a single step on one thread only. The arrays "y", (m, n_y), its weights
-    and its biases follow the parameters.
+    `n_y`: the outputs of an output layer, for a single step, whose examples threads share. The arrays "y", (m, n_y),
+    its weights and its biases follow the parameters.
     """
 
     job = "forward"
@@ -77,8 +77,9 @@ class ForwardPass(Pass):
     ) -> None:
         cell, _, n_steps, m, _, n_x, *_ = key
         self.keep, self.layouts, self.slot, self._is_packed = keep, layouts, slot or 0, is_packed
-        self.n_y, self._n_rows = n_y, np.array([m])
+        self.n_y = n_y
         self._copies = keep and not borrows
+        self._direct = borrows and key.m <= most_rows() and multiplies_once(key)
         super().__init__(key, (True,) + (False,) * (len(cell.states) - 1))
         self.latest = self._overwritten() if only_first and not keep and slot is None else frozenset()
         n_kept = [1 if k in self.latest else n_steps + 1 for k in range(len(cell.states))]
@@ -93,7 +94,7 @@ class ForwardPass(Pass):
         self.outputs = names("output", cell.states[: 1 if only_first else None]) if keep or borrows else ()
         self.parameters = tuple(f"parameter {name}" for name in key.keys)  # a key may be "block"
         self._formats, self._kept, self.kept_sizes = self._matrices(slot is not None)
-        if m >= _MANY_EXAMPLES and self._kept:  # their micro-panels begin where shares of units do not
+        if (m >= _MANY_EXAMPLES and self._kept) or n_y:  # their micro-panels begin where shares of units do not
             self.work = replace(self.work, shares=0)
         own = tuple(f"packed {number}" for number in self._kept)
         given = (*self.sequences, *self.initial, *self.parameters, *(("y", "W_y", "b_y") if n_y else ()))
@@ -117,6 +118,7 @@ class ForwardPass(Pass):
         """See `Pass`."""
         cell = self.key.cell
         n_states = len(cell.states)
+        t.fields["direct"] = direct(t.dtype) if self._direct else 0
         first = t.base("block")
         block = [first + at for at in self.block.offsets]
         end = n_states + len(cell.saved)
@@ -146,6 +148,9 @@ class ForwardPass(Pass):
         scratch = self.scratch(t, t.m * max(stage["n_operand"] for stage in stages))
         if self.key.has_lengths or t.rows < t.m:  # else all rows of a chunk are one after another
             scratch |= {"x_list": 8 * rows * t.fields["chunk"], "x_rows": rows * t.fields["chunk"] * row}
+        if self.n_y:
+            packed = 0 if self._direct else t.packed(self.units(cell.states[0]), t.vectors(self.n_y))
+            scratch |= {"y_packed": packed, "y_values": 8 * t.rows, "y_count": 8}
         wide = max(t.n_x, *(stage["n_operand"] for stage in stages)) + 1 if any(self._formats.values()) else 0
         return {"z": z_size * (len(stages) + 1), "wide": wide * t.size, **scratch}
 
@@ -158,9 +163,8 @@ class ForwardPass(Pass):
         n, n_k = self.n_y, self.units(self.key.cell.states[0])
         fields = {"w": t.base("W_y"), "bias": t.base("b_y"), "y": t.base("y"), "n_k": n_k}
         fields["h"] = state + t.m * n_k * t.item
-        fields |= {"columns": n, "packed": t.take_bytes(t.packed(n_k, t.vectors(n))), "values": t.take_bytes(8 * t.m)}
         kernel = kernels.softmax(t.dtype).address
-        return {**fields, "kernel": kernel, "lengths": address(self._n_rows), "count": address(kernels.ONE)}
+        return {**fields, "columns": n, "kernel": kernel, "count": address(kernels.ONE)}
 
     def _sequences(self, t: Template, own: list[int]) -> list[int]:
         """Return the addresses of time-major x and extra inputs; those with a layout are copied to `own`."""
@@ -202,6 +206,8 @@ class ForwardPass(Pass):
 
     def _side(self, t: Template, number: int, group: int, size: int) -> dict[str, int]:
         """Return the fields of a stage's packed weights of one side; `size` is that of a matrix in the workspace."""
+        if self._direct:
+            return {"w": 0, "nv": 0, "product": 0, "narrow": 0, "is_packed": True}
         weights, kept = self._formats.get(number, ""), self._kept.get(number)
         nv = kept.nv if kept else panel_vectors(group, 0 if weights else t.panel_rows)
         return {

@@ -16,7 +16,8 @@ class GradientBlock(Block):
     The views are those of parameters, called `names`, "d" + key, and those of the states, (m, n). Per stage: the
     weights, one matrix (G n, n_h + n_x) if a gate has a joint one, else (G_h n, n_h) and (G_x n, n_x), where n_h are
     the units of the operand, or of a head; the biases and the recurrent biases of all gates, written in whole vectors;
-    the vectors of parameters. The states come last, at offsets `of_states`.
+    the vectors of parameters. The states come last, at offsets `of_states`. `spread`: the numbers of the views that are
+    not contiguous.
     """
 
     def __init__(self, key: PassKey) -> None:
@@ -40,7 +41,7 @@ class GradientBlock(Block):
             views |= {"d" + name: ((wired.units(key.n), 1), at, None) for name, at in of_vectors}
         of_states = [(shape, at, None) for shape, at in zip(states, self.of_states, strict=True)]
         self.names, self.views = tuple(views), [*views.values(), *of_states]
-        self._spread = [k for k, (_, _, strides) in enumerate(self.views) if strides is not None]
+        self.spread = [k for k, (_, _, strides) in enumerate(self.views) if strides is not None]
 
     def gradients(self, memory: np.ndarray) -> tuple[dict[str, np.ndarray], Sequence[np.ndarray]]:
         """Return the gradients of the parameters by name, C-contiguous, and those of the states."""
@@ -48,8 +49,8 @@ class GradientBlock(Block):
 
     def named(self, arrays: Sequence[np.ndarray]) -> tuple[dict[str, np.ndarray], Sequence[np.ndarray]]:
         """Return what `gradients` does, for the views of memory."""
-        if self._spread:
-            arrays = [np.array(a, order="C") if k in self._spread else a for k, a in enumerate(arrays)]
+        if self.spread:
+            arrays = [np.array(a, order="C") if k in self.spread else a for k, a in enumerate(arrays)]
         return dict(zip(self.names, arrays)), arrays[len(self.names) :]  # noqa: B905 - the states have no names
 
     def fields(self, wired: StageWiring, block: int) -> Fields:

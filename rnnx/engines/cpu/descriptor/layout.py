@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rnnx.engines.cpu.runtime.buffer_pool import LINE, address, bytes_allocation, start_of
+from rnnx.engines.cpu.runtime.buffer_pool import LINE, address, bytes_allocation, is_pooled, start_of
 
 _C_CONTIGUOUS, _F_CONTIGUOUS, _ALIGNED = 0x1, 0x2, 0x100  # flags of NumPy's C API
 _READY, _ROWS = _C_CONTIGUOUS | _ALIGNED, _F_CONTIGUOUS | _ALIGNED
@@ -67,6 +67,7 @@ class Views:
 
     def __init__(self, dtype: np.dtype, views: Sequence[View], size: int) -> None:
         self._dtype, self._views, self._size = dtype, views, size
+        self._pooled = bytes_allocation(size + LINE) if is_pooled(size) else None
         self._fields: Callable[[np.ndarray], Sequence[np.ndarray]] | None = None
         if len(views) >= 2 and size < _LARGEST_RECORD and all(strides is None for _, _, strides in views):
             names, formats = [f"f{k}" for k in range(len(views))], [(dtype, shape) for shape, _, _ in views]
@@ -76,10 +77,12 @@ class Views:
 
     def allocate(self) -> tuple[np.ndarray, Sequence[np.ndarray]]:
         """Return new memory, where the first array begins with it, and the views of it, uninitialized."""
+        buffer = None if self._pooled is None else self._pooled()
+        start = 0 if buffer is None else start_of(buffer)
         if self._fields is not None:
-            record = np.empty((), self._record)
+            record = np.empty((), self._record) if buffer is None else np.ndarray((), self._record, buffer, start)
             return record, self._fields(record)
-        memory = np.empty(self._size, np.uint8)
+        memory = np.empty(self._size, np.uint8) if buffer is None else buffer[start : start + self._size]
         return memory, [np.ndarray(shape, self._dtype, memory, at, strides) for shape, at, strides in self._views]
 
     def __call__(self, memory: np.ndarray) -> Sequence[np.ndarray]:

@@ -129,11 +129,12 @@ class Pass:
             t = Template(self.job, self.key, Arrays(self.arrays, self.blocks), self.within, threads, unit_parallel)
             steps, waits = self.steps, unit_parallel and self.work.waits
             t.divide(steps if waits else self.work.sections(threads, steps), self.after_loop, waits)
-            self._templates[choice] = t.finish(**self.fill(t))
+            self._templates[choice] = t.finish(self.work.is_small, **self.fill(t))
         return self._templates[choice]
 
     @cached_property
-    def _alone(self) -> Template:
+    def alone(self) -> Template:
+        """The descriptor template for one thread."""
         return self.template(1, False)
 
     def run(self, arrays: Sequence[np.ndarray], lengths: np.ndarray | None) -> None:
@@ -142,23 +143,14 @@ class Pass:
             arrays = [*arrays, np.ascontiguousarray(lengths, np.int64)]
         threads, unit_parallel = choice(self.work)
         if threads == 1:
-            self.run_alone(arrays)
+            self.alone.run_alone(arrays)
         elif self.balance.shares() and thread_pool.pool().acquire(threads):
             try:
                 self._measured(self.template(threads, unit_parallel), arrays, True)
             finally:
                 thread_pool.pool().release()
         else:
-            self._measured(self._alone, arrays, False)
-
-    def run_alone(self, arrays: Sequence[np.ndarray]) -> None:
-        """Run the job on this thread."""
-        template = self._alone
-        place = take_workspace(template.whole_size)
-        try:
-            template.run_alone(arrays, place)
-        finally:
-            give_back_workspace(place)
+            self._measured(self.alone, arrays, False)
 
     def _measured(self, template: Template, arrays: Sequence[np.ndarray], shared: bool) -> None:
         place = take_workspace(template.whole_size)
@@ -166,6 +158,11 @@ class Pass:
             template.task.run(template.start(arrays, place.address), shared, self.balance)
         finally:
             give_back_workspace(place)
+
+
+def multiplies_once(key: PassKey) -> bool:
+    """Return whether a pass is a single step with whole matrices, so that packing its weights hardly pays."""
+    return key.n_steps == 1 and not key.indices and all(wired.heads == 1 for wired in wiring(key.cell))
 
 
 @lru_cache(maxsize=256)

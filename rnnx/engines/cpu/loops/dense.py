@@ -38,7 +38,7 @@ def add_product(p, packed, n_k, columns, h, h_row, h_k, rows, init, z, z_row):
     vectors, init_row = vectors_of(p, columns), z_row if init == z else 0
     call_product(
         p.product, w=packed, n_vectors=vectors, v0=0, v1=vectors, n_k=n_k, h=h, h_row=h_row, h_k=h_k, rows=rows,
-        init=init, init_row=init_row, z=z, z_row=z_row, tail=columns % p.lanes, back=0,
+        init=init, init_row=init_row, z=z, z_row=z_row, tail=columns % p.lanes, back=0, w_row=0,
     )  # fmt: skip
 
 

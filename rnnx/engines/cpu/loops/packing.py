@@ -139,6 +139,8 @@ def pack_columns(p, source, row, k0, rows, first, columns, panel, packed, n_k):
 @function
 def pack_backward(me, n, p, stage):
     """Pack the weights of a backward pass, which sums over the units of all gates."""
+    if p.unpacked:
+        return
     if stage.heads > 1:
         pack_heads_backward(me, n, p, stage)
     for side in range(0 if stage.heads == 1 else 1, 2 if p.dx else 1):

@@ -25,7 +25,7 @@ from rnnx.engines.cpu.loops.examples import (
     share_examples,
     vectors_of,
 )
-from rnnx.engines.cpu.loops.gradients import add_product, clear_past_end, input_gradient, weight_gradients
+from rnnx.engines.cpu.loops.gradients import add_product, add_products, clear_past_end, input_gradient, weight_gradients
 from rnnx.engines.cpu.loops.packing import convert, pack_backward, pack_forward, packed_head
 from rnnx.engines.cpu.loops.records import (
     HEADER_SIZE,
@@ -153,7 +153,7 @@ def forward(section, me, n, descriptor):
         stage = stage_of(p, i)
         write_past_end(p, stage, j0, j1, u0, u1 if p.unit_parallel else stage.unit_vectors)
     for i in range(p.n_dense if section == p.loop_sections else 0):
-        output_layer(p, dense_of(p, i))
+        output_layer(p, dense_of(p, i), j0, j1, scratch)
 
 
 @function
@@ -163,19 +163,19 @@ def recurrent_gradient_of_heads(p, stage, dz, rows, out, out_row):
     for block in range(stage.n_zh * stage.heads):
         w, to = packed_head(stage, block), out + block % stage.heads * d * p.item
         of_block = dz + block * d * p.item
-        add_product(p, of_block, stage.dz_h_row, rows, d, w, d, 0, vectors, to, out_row, to, out_row, 0)
+        add_product(p, of_block, stage.dz_h_row, rows, d, w, 0, d, 0, vectors, to, out_row, to, out_row, 0)
 
 
 @function
 def recurrent_gradient(p, stage, t, first, examples, count, buffer, u0, u1):
     """Add dz_h W_h, for rows of dz from `first`, to units of the listed examples' cotangents of the operand."""
-    n_k, units = stage.n_zh * stage.n, stage.n_operand
-    if n_k == 0 or u0 == u1:
+    units = stage.n_operand
+    if stage.n_zh == 0 or u0 == u1:
         return
     row, dz = units * p.item, stage.dz_h + first * stage.dz_h_row
     out = consecutive(p, units, stage.d_operand, examples, count, buffer, u0, u1)
     if stage.heads == 1:
-        add_product(p, dz, stage.dz_h_row, count, n_k, stage.w_h, units, u0, u1, out, row, out, row, t % 2)
+        add_products(p, stage, False, dz, stage.dz_h_row, count, units, u0, u1, out, row, out, t % 2)
     else:
         recurrent_gradient_of_heads(p, stage, dz, count, out, row)
     if out == buffer:

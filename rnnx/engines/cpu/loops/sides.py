@@ -1,9 +1,17 @@
 """The products of a forward pass, for Numba. See `passes` for the conventions."""
 
-from rnnx.engines.cpu.codegen.intrinsics import call_add_rows, call_copy, call_loss, call_product, load, store
+from rnnx.engines.cpu.codegen.intrinsics import (
+    call_add_rows,
+    call_copy,
+    call_direct,
+    call_loss,
+    call_product,
+    load,
+    store,
+)
 from rnnx.engines.cpu.loops.examples import consecutive, list_rows, place_of, vectors_of
 from rnnx.engines.cpu.loops.packing import pack_rows, packed_head
-from rnnx.engines.cpu.loops.records import function
+from rnnx.engines.cpu.loops.records import function, gate_of
 
 
 @function
@@ -23,6 +31,24 @@ def input_rows(p, t, j0, j1, scratch):
 
 
 @function
+def direct_side(p, stage, of_x, h, h_row, n_k, rows, init, init_row, z, z_row, u0, u1):
+    """Compute Z = init + W h, the input or recurrent side, of unit vectors u0 ... u1 - 1, from weights as they are
+    given.
+    """
+    size, n_gates = p.item * p.lanes, stage.n_zx if of_x else stage.n_zh
+    for g in range(n_gates):
+        gate = gate_of(stage, stage.n_gates - n_gates + g if of_x else g)
+        w, w_row = (gate.w_x, gate.w_x_row) if of_x else (gate.w_h, gate.w_h_row)
+        for u in range(u0, u1):
+            count = min(p.lanes, stage.n - u * p.lanes)
+            at = (u - u0) * n_gates * size + g * count * p.item  # as biases are packed
+            call_direct(
+                p.direct, w=w + u * p.lanes * w_row, w_row=w_row, count=count, n_k=n_k, h=h, h_row=h_row, rows=rows,
+                init=init + at, init_row=init_row, z=z + at, z_row=z_row,
+            )  # fmt: skip
+
+
+@function
 def input_side(p, stage, z, z_row, t, j0, j1, u0, u1, scratch):
     """Compute Z = W_x x + b for a chunk of steps from t; indices of one-hot columns select rows of the packed W_x."""
     if stage.n_zx == 0:
@@ -35,10 +61,12 @@ def input_side(p, stage, z, z_row, t, j0, j1, u0, u1, scratch):
         for r in range(rows):
             w = stage.w_x + (load(x, r) * stage.n_vectors_x + v0) * size
             call_add_rows(p.add_rows, w, 0, rows=1, vectors=v1 - v0, sums=target + r * z_row)
+    elif p.direct:
+        direct_side(p, stage, True, x, p.x_row, p.n_x, rows, bias, 0, target, z_row, u0, u1)
     else:
         call_product(
             stage.product_x, w=stage.w_x, n_vectors=stage.n_vectors_x, v0=v0, v1=v1, n_k=p.n_x, h=x, h_row=p.x_row,
-            h_k=p.item, rows=rows, init=bias, init_row=0, z=target, z_row=z_row, tail=0, back=0,
+            h_k=p.item, rows=rows, init=bias, init_row=0, z=target, z_row=z_row, tail=0, back=0, w_row=0,
         )  # fmt: skip
 
 
@@ -54,11 +82,15 @@ def recurrent_side(p, stage, z, zh, zh_row, t, examples, count, buffer, u0, u1):
         return
     v0, v1, adds = u0 * stage.n_zh, min(u1 * stage.n_zh, stage.n_vectors_h), stage.adds_sides
     column = v0 * p.item * p.lanes
-    init, init_row, out = (z if adds else stage.bias_h), zh_row if adds else 0, (z if adds else zh)
+    init, init_row, out = (z if adds else stage.bias_h) + column, zh_row if adds else 0, (z if adds else zh) + column
+    if p.direct:
+        h_row = stage.n_operand * p.item
+        direct_side(p, stage, False, h, h_row, stage.n_operand, count, init, init_row, out, zh_row, u0, u1)
+        return
     call_product(
         stage.product_h, w=stage.w_h, n_vectors=stage.n_vectors_h, v0=v0, v1=v1, n_k=stage.n_operand,
         h=h, h_row=stage.n_operand * p.item, h_k=p.item, rows=count,
-        init=init + column, init_row=init_row, z=out + column, z_row=zh_row, tail=0, back=t % 2,
+        init=init, init_row=init_row, z=out, z_row=zh_row, tail=0, back=t % 2, w_row=0,
     )  # fmt: skip
 
 
@@ -71,24 +103,33 @@ def recurrent_side_of_heads(p, stage, zh, zh_row, h, rows):
         call_product(
             stage.product_h, w=packed_head(stage, block), n_vectors=vectors, v0=0, v1=vectors,
             n_k=d, h=h + block % stage.heads * d * p.item, h_row=row, h_k=p.item, rows=rows,
-            init=stage.bias_h + column, init_row=0, z=zh + column, z_row=zh_row, tail=d % p.lanes, back=0,
+            init=stage.bias_h + column, init_row=0, z=zh + column, z_row=zh_row, tail=d % p.lanes, back=0, w_row=0,
         )  # fmt: skip
 
 
 @function
-def output_layer(p, dense):
-    """Compute y = softmax(W h + b) for all examples of a single step."""
-    vectors, row, row_of_w = vectors_of(p, dense.columns), dense.columns * p.item, dense.n_k * p.item
+def output_layer(p, dense, j0, j1, scratch):
+    """Compute y = softmax(W h + b) for examples j0 ... j1 - 1 of a single step."""
+    vectors, row, rows = vectors_of(p, dense.columns), dense.columns * p.item, j1 - j0
+    w_row, size = dense.n_k * p.item, p.lanes * p.item
+    h, y, packed = dense.h + j0 * w_row, dense.y + j0 * row, scratch + p.y_packed
     for v in range(vectors):
-        count = min(p.lanes, dense.columns - v * p.lanes)
-        w = dense.w + v * p.lanes * row_of_w
-        pack_rows(p, vectors, v, 0, count, w, row_of_w, dense.n_k, dense.packed, p.nv)
-    call_product(
-        p.product, w=dense.packed, n_vectors=vectors, v0=0, v1=vectors, n_k=dense.n_k, h=dense.h,
-        h_row=row_of_w, h_k=p.item, rows=p.m, init=dense.bias, init_row=0, z=dense.y, z_row=row,
-        tail=dense.columns % p.lanes, back=0,
-    )  # fmt: skip
+        count, w = min(p.lanes, dense.columns - v * p.lanes), dense.w + v * p.lanes * w_row
+        if p.direct:
+            call_direct(
+                p.direct, w=w, w_row=w_row, count=count, n_k=dense.n_k, h=h, h_row=w_row, rows=rows,
+                init=dense.bias + v * size, init_row=0, z=y + v * size, z_row=row,
+            )  # fmt: skip
+        else:
+            pack_rows(p, vectors, v, 0, count, w, w_row, dense.n_k, packed, p.nv)
+    if not p.direct:
+        call_product(
+            p.product, w=packed, n_vectors=vectors, v0=0, v1=vectors, n_k=dense.n_k, h=h, h_row=w_row, h_k=p.item,
+            rows=rows, init=dense.bias, init_row=0, z=y, z_row=row, tail=dense.columns % p.lanes, back=0, w_row=0,
+        )  # fmt: skip
+    lengths = scratch + p.y_count
+    store(lengths, 0, rows)
     call_loss(
-        dense.kernel, n_steps=p.m, m=1, n=dense.columns, y=dense.y, target=dense.y, lengths=dense.lengths,
-        gradient=dense.y, count=dense.count, values=dense.values, target_step=0, target_row=0, weights=0,
+        dense.kernel, n_steps=rows, m=1, n=dense.columns, y=y, target=y, lengths=lengths, gradient=y,
+        count=dense.count, values=scratch + p.y_values, target_step=0, target_row=0, weights=0,
     )  # fmt: skip

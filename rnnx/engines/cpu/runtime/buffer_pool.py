@@ -76,7 +76,7 @@ class Memory(NamedTuple):
 
 def aligned_at(size: int, *, pooled: bool = True) -> Memory:
     """Return `size` bytes as `aligned` does."""
-    buffer = _pooled(size + LINE) if pooled and _is_pooled(size) else np.empty(size + LINE, np.uint8)
+    buffer = _pooled(size + LINE) if pooled and is_pooled(size) else np.empty(size + LINE, np.uint8)
     at = address(buffer)
     start = -at % LINE
     return Memory(at + start, buffer, start)
@@ -90,15 +90,16 @@ def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
 def allocation(shape: tuple[int, ...], dtype: np.dtype) -> Callable[[], np.ndarray]:
     """Return a function that makes arrays as `empty` does."""
     size = math.prod(shape) * dtype.itemsize
-    return partial(_in_buffer, shape, dtype, size) if _is_pooled(size) else partial(np.empty, shape, dtype)
+    return partial(_in_buffer, shape, dtype, size) if is_pooled(size) else partial(np.empty, shape, dtype)
 
 
 def bytes_allocation(size: int) -> Callable[[], np.ndarray]:
     """Return a function that makes arrays of at least `size` bytes, free buffers if possible."""
-    return partial(_pooled, size) if _is_pooled(size) else partial(np.empty, size, np.uint8)
+    return partial(_pooled, size) if is_pooled(size) else partial(np.empty, size, np.uint8)
 
 
-def _is_pooled(size: int) -> bool:
+def is_pooled(size: int) -> bool:
+    """Return whether arrays of this size come from the pool."""
     return _COUNTS and _SMALLEST <= size <= _LARGEST
 
 

@@ -73,7 +73,7 @@ def _product(vectors: int, rows: int) -> Callable[[], None]:
 
     def call() -> None:
         w, h, z = addresses(arrays)
-        product(w, vectors, 0, vectors, KC, h, KC * item, item, rows, z, 0, z, columns * item, 0, 0)
+        product(w, vectors, 0, vectors, KC, h, KC * item, item, rows, z, 0, z, columns * item, 0, 0, 0)
 
     return call
 

@@ -4,19 +4,20 @@ import ctypes
 import itertools
 import struct
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from rnnx.engines.cpu.codegen.entry import Offsets
+from rnnx.engines.cpu.codegen.entry import OWN, Offsets
 from rnnx.engines.cpu.runtime import object_cache
 
 # The items of a tuple, and NumPy's field `data`, follow the head that all objects have.
 _ITEMS, DATA = tuple.__basicsize__, object.__basicsize__
 _OFFSETS = Offsets(items=_ITEMS, data=DATA, content=bytes.__basicsize__ - 1)
-_MAKE_BYTES = ctypes.cast(ctypes.pythonapi.PyBytes_FromStringAndSize, ctypes.c_void_p).value or 0
+_OF_PYTHON = {"make_bytes": "PyBytes_FromStringAndSize", "make_bool": "PyBool_FromLong"}
+_ONE_ARGUMENT = 0x8  # the flag of methods of one argument
 
 
 def address_of_items(objects: tuple[np.ndarray, ...]) -> int:
@@ -47,9 +48,40 @@ def _functions() -> Any:
     return object_cache.emitted_by("codegen.entry", "emit_entry", np.dtype(np.float64), *_OFFSETS)
 
 
-@lru_cache(maxsize=1)
-def enter() -> Callable[[tuple[np.ndarray, ...]], None]:
-    """Return the function `enter` of `codegen.entry`, which runs without the GIL."""
+class _Method(ctypes.Structure):
+    """Python's description of a function written in C."""
+
+    _fields_ = (
+        ("name", ctypes.c_char_p),
+        ("function", ctypes.c_void_p),
+        ("flags", ctypes.c_int),
+        ("doc", ctypes.c_char_p),
+    )
+
+
+_methods: dict[str, tuple[Any, _Method]] = {}  # with their descriptions, which must live as long
+
+
+def _method(name: str) -> Any:
+    """Return a function of `codegen.entry` as a method: a call takes a fraction of ctypes' time, and keeps the GIL."""
+    if name not in _methods:
+        addresses: dict[str, Any] = {"array_type": id(np.ndarray), "tuple_type": id(tuple)}
+        addresses |= {
+            of: ctypes.cast(getattr(ctypes.pythonapi, c), ctypes.c_void_p).value for of, c in _OF_PYTHON.items()
+        }
+        own = np.array([addresses[of] for of in OWN], np.int64)
+        make = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p)
+        description = _Method(name.encode(), _functions()[name], _ONE_ARGUMENT, None)
+        made = make(("PyCFunction_NewEx", ctypes.pythonapi))(ctypes.addressof(description), own, None)
+        _methods[name] = made, description
+    return _methods[name][0]
+
+
+@lru_cache(maxsize=2)
+def enter(holds: bool) -> Callable[[tuple[np.ndarray, ...]], Any]:
+    """Return the function `enter` of `codegen.entry`, which runs without the GIL unless it `holds` it."""
+    if holds:
+        return _method("enter_held")
     return ctypes.CFUNCTYPE(None, ctypes.py_object)(_functions()["enter"])
 
 
@@ -65,21 +97,14 @@ def address_writer() -> Callable[[tuple[np.ndarray, ...], int], None] | None:
     return ctypes.PYFUNCTYPE(None, ctypes.py_object, ctypes.c_int64)(_functions()["addresses"])
 
 
-def kinds_reader() -> Callable[[Sequence[Any]], bytes] | None:
-    """Return a function that describes arrays, as bytes: their dtypes, shapes, strides and flags.
+def kinds_reader() -> Callable[[Any], bytes] | None:
+    """Return a function that describes a tuple of arrays, as bytes: their dtypes, shapes, strides and flags.
 
     The bytes are empty for objects that are not arrays, or not of numbers. None if objects are not as expected here.
     """
     if not READABLE:
         return None
-    table = np.array([id(np.ndarray), _MAKE_BYTES], np.int64)
-    function: Any = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.py_object)(_functions()["kinds"])
-
-    def read(arrays: Sequence[Any]) -> bytes:
-        found: bytes = function((table, *arrays))
-        return found
-
-    samples = _samples()
+    read, samples = _method("kinds"), _samples()
     return read if read(samples) == b"".join(map(_described, samples)) else None
 
 

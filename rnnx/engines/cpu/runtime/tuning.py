@@ -27,7 +27,7 @@ _TALL = (
     *("skylake-avx512", "cascadelake", "cooperlake", "cannonlake", "icelake", "tigerlake", "rocketlake"),
     *("sapphirerapids", "emeraldrapids", "graniterapids"),
 )
-_MANY = 7  # rows
+MANY_ROWS = 7  # at least
 _CANDIDATES = (4, 3)
 _CLEARLY = 0.97  # the time relative to that of the table's choice from which on another one wins
 _ROWS, _TERMS, _VECTORS, _ROUNDS = (16, 32, 64), 256, 24, 7  # what is measured
@@ -40,7 +40,7 @@ def panel_vectors(group: int, rows: int = 0) -> int:
     """
     widths = MR[machine().registers]
     widest = max(widths)
-    if rows >= _MANY and widths.keys() >= set(_CANDIDATES) and _of_many_rows() == 3:
+    if rows >= MANY_ROWS and widths.keys() >= set(_CANDIDATES) and _of_many_rows() == 3:
         return 3
     return widest - 1 if widest > 2 and group % widest and not group % (widest - 1) else widest
 
@@ -90,6 +90,6 @@ def _products(nv: int) -> Callable[[], None]:
     def call() -> None:
         w, h, z = addresses(arrays)
         for rows in _ROWS:
-            product(w, _VECTORS, 0, _VECTORS, _TERMS, h, _TERMS * item, item, rows, z, 0, z, columns * item, 0, 0)
+            product(w, _VECTORS, 0, _VECTORS, _TERMS, h, _TERMS * item, item, rows, z, 0, z, columns * item, 0, 0, 0)
 
     return call
