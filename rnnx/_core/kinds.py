@@ -64,7 +64,7 @@ def use_reader(reader: Reader) -> None:
 def kinds(arrays: Sequence[Array]) -> bytes | tuple[Any, ...] | None:
     """Return the part of a key that stands for arrays; None if they are not all NumPy's or all CuPy's."""
     for read in _reader:
-        if found := read(arrays):
+        if found := read(tuple(arrays)):
             return found
     types = {*map(type, arrays)}
     if types <= ns.ONLY_NUMPY:
