@@ -231,19 +231,40 @@ def test_matmul(rows, n_k, columns, dtype, data):
     assert np.array_equal(out[-1:], alone)
 
 
-def test_matmul_runs_for_the_heads(monkeypatch):
+@settings(max_examples=40)
+@given(
+    st.integers(1, 900), st.integers(1, 140), st.integers(1, 140), st.sampled_from(["float32", "float64"]), st.data()
+)
+def test_gradients_of_dense_layers(rows, n_in, n_out, dtype, data):
+    """One job, for every layout of its operands, also with more threads than micro-panels."""
+    rng, shapes = np.random.default_rng(0), ((rows, n_out), (rows, n_in), (n_out, n_in))
+    layouts = [np.ascontiguousarray, np.asfortranarray, lambda x: np.repeat(x, 2, axis=1)[:, ::2]]
+    dz, a, w = (data.draw(st.sampled_from(layouts))(rng.standard_normal(shape).astype(dtype)) for shape in shapes)
+    threads = data.draw(st.integers(2, 12))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dense, "_SMALLEST", 0)
+        found = dense.gradients(dz, a, w)
+        with use_policy(lambda _: (threads, False)):
+            shared = dense.gradients(dz, a, w)
+    ones = np.ones((rows, 1), dtype)
+    for out, again, left, right in zip(found, shared, (dz, dz.T, dz.T), (w, a, ones), strict=True):
+        assert np.array_equal(out, again)
+        assert out.dtype == dtype
+        exact = left.astype("float64") @ right.astype("float64")
+        assert out.shape == exact.shape
+        size = (np.abs(left) @ np.abs(right)).max()
+        assert np.abs(out - exact).max() <= 4 * np.finfo(dtype).eps * size * np.sqrt(left.shape[1])
+
+
+def test_the_heads_run_compiled_products(monkeypatch):
     seen = []
-    plan = dense._plan
-
-    def planned(*sizes):
-        seen.append(sizes)
-        return plan(*sizes)
-
-    monkeypatch.setattr(dense, "_plan", planned)
+    for name in ("_product", "_gradients"):
+        plan = getattr(dense, name)
+        monkeypatch.setattr(dense, name, lambda *sizes, name=name, plan=plan: seen.append(name) or plan(*sizes))
     a, W, b = np.ones((64, 40, 30), "float32"), np.ones((20, 64), "float32"), np.ones((20, 1), "float32")
     z = rnnx.dense_forward(a, W, b)
     rnnx.dense_backward(z, a, W)
-    assert len(seen) >= 3
+    assert seen == ["_product", "_gradients"]
     seen.clear()
     with rnnx.use_engine("reference"):
         assert np.array_equal(rnnx.dense_forward(a, W, b), z)

@@ -10,6 +10,8 @@ from problems import ENGINES_TOLERANCE, TENSOR, assert_close
 
 import rnnx
 from rnnx import engines, optim
+from rnnx._core import kinds
+from rnnx.engines.cpu import array_tables
 from rnnx.engines.cpu.operations import OPERATIONS as CPU
 from rnnx.engines.cpu.runtime import thread_pool
 from rnnx.engines.cpu.runtime.thread_policy import use_policy
@@ -42,6 +44,24 @@ def assert_same(actual, expected):
         for a, b in zip(row, other, strict=True):
             assert isinstance(a, np.ndarray)
             np.testing.assert_array_equal(a, b, strict=True)
+
+
+@pytest.mark.parametrize("readable", [True, False])
+def test_a_table_of_arrays(readable, monkeypatch):
+    """Addresses are read from the objects or, where these are not as expected, asked for."""
+    monkeypatch.setattr(array_tables, "_templates", kinds.Table())
+    if not readable:
+        monkeypatch.setattr(array_tables, "address_writer", lambda: None)
+    for _ in range(2):
+        a, b, c = np.ones((2, 3)), np.ones(6), np.ones((4, 0))
+        table = array_tables.array_table([a, b, c, c], 2, 1)
+        assert table.numbers.tolist() == [6, a.ctypes.data, b.ctypes.data, 0, c.ctypes.data, c.ctypes.data]
+        assert table.size == 6
+    fixed, wide = np.ones(6), np.ones((3, 4))
+    fixed.flags.writeable = False
+    assert array_tables.array_table([fixed, a], 2, 1) is not None
+    for others in ([a, fixed], [wide[:, ::2], b], [wide.T, wide], [a.astype("f4"), b], [a.astype(int), a.astype(int)]):
+        assert array_tables.array_table(others, 2, 1) is None
 
 
 def rows_of_all_kinds(rng, dtype):

@@ -189,6 +189,34 @@ def test_out_must_be_like_the_parameters_and_the_state(rng):
         assert all(a is None or (a == 1).all() for tree in out for a in tree.values())
 
 
+@pytest.mark.parametrize(
+    ("place", "change", "error"),
+    [
+        (0, {"b": np.ones((3, 2))}, ValueError),
+        (0, {"b": np.ones((3, 1), int)}, TypeError),
+        (1, {"dW": np.ones((4, 3)).T[:, :3]}, ValueError),
+        (1, {"dW": np.ones((3, 4), complex)}, TypeError),
+        (1, {"dW": None}, TypeError),
+        (1, {7: np.ones(1)}, TypeError),
+        (2, {"v.dW": np.ones((3, 4), "float32")}, TypeError),
+        (2, {"v.dx": np.ones((3, 4))}, ValueError),
+        (3, {"W": np.ones((3, 4), "float32")}, ValueError),
+        (4, {"s.dv": np.ones((2, 3))}, ValueError),
+    ],
+)
+def test_an_update_like_an_earlier_one_but_for_one_array(place, change, error, rng):
+    """What was found right for arrays of the same kinds does not hide an error."""
+    p, (grads,) = long_problem(rng, 1)
+    state = Adam().init(p)
+    trees = [p, grads, state, *({k: np.empty_like(a) for k, a in tree.items()} for tree in (p, state))]
+    for _ in range(2):
+        new = Adam().update(*trees[:3], 1, out=(trees[3], trees[4]))
+        assert all(new[0][k] is trees[3][k] for k in p)
+    trees[place] = trees[place] | change
+    with pytest.raises(error):
+        Adam().update(*trees[:3], 1, out=(trees[3], trees[4]))
+
+
 def test_an_optimizer_of_ones_own(rng):
     class Signs(optim.Optimizer):
         """Steps of one size."""

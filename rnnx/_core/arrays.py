@@ -121,7 +121,12 @@ def namespace_beside(xp: Namespace, name: str, array: Any, expected: str = "an a
 
 def is_real(xp: Namespace, array: Array) -> bool:
     """Return whether the array holds real numbers or booleans: not text, dates, objects or complex numbers."""
-    return array.dtype in _floats(xp) or bool(xp.isdtype(array.dtype, ("integral", "real floating", "bool")))
+    return _is_real(xp, array.dtype)
+
+
+@lru_cache(maxsize=64)
+def _is_real(xp: Namespace, dtype: Any) -> bool:
+    return dtype in _floats(xp) or bool(xp.isdtype(dtype, ("integral", "real floating", "bool")))
 
 
 def as_floats(
@@ -292,8 +297,17 @@ def _cast(xp: Namespace, array: Array, dtype: Any) -> Array:
     return xp.astype(array, dtype)
 
 
+def reversed_axes(xp: Namespace, array: Array) -> Array:
+    """Reverse the axes, as a view."""
+    if type(array) is np.ndarray:  # fast path
+        return array.T
+    return xp.permute_dims(array, tuple(range(array.ndim))[::-1])
+
+
 def contiguous(xp: Namespace, array: Array, *, own: bool = False) -> Array:
     """Return an array in C order, if the library has memory orders. It is copied if necessary, and always if `own`."""
+    if type(array) is np.ndarray and not own:  # fast path
+        return np.ascontiguousarray(array)
     result = array
     if compat.is_numpy_namespace(xp) or compat.is_cupy_namespace(xp):
         result = xp.ascontiguousarray(array)

@@ -225,8 +225,17 @@ def check_lengths(xp: Any, device: Any, lengths: Any, m: int, n_steps: int, name
     return array
 
 
+def all_below(values: np.ndarray, stop: int) -> bool:
+    """Return whether all integers are in [0, stop)."""
+    if not values.size:
+        return True
+    if values.dtype == ns.INDEX:  # one pass: without their sign, negative ones are large
+        return bool(values.view(np.uint64).max() < stop)
+    return bool(values.min() >= 0 and values.max() < stop)
+
+
 def check_indices(name: str, values: Array, symbol: str, stop: int) -> None:
     """Raise unless all indices are in [0, stop). Values on a device are not checked."""
-    if ns.is_on_host(values) and values.size and (values.min() < 0 or values.max() >= stop):
+    if ns.is_on_host(values) and not all_below(values, stop):
         got = f"values from {values.min()} to {values.max()}"
         raise ValueError(f"`{name}` must be in [0, {symbol}) = [0, {stop}); got {got}")

@@ -11,7 +11,7 @@ import numpy as np
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array, Namespace
-from rnnx._core.checks import Shape, check_indices, check_lengths
+from rnnx._core.checks import Shape, all_below, check_indices, check_lengths
 from rnnx._core.layout import valid_examples
 
 
@@ -106,7 +106,7 @@ def check_valid_indices(name: str, array: Array, symbol: str, stop: int, lengths
 
     Values on a device are not checked, nor any if the lengths are there.
     """
-    if not ns.is_on_host(array) or not array.size or (array.min() >= 0 and array.max() < stop):
+    if not ns.is_on_host(array) or all_below(array, stop):
         return
     if lengths is not None:
         if host_lengths(lengths) is None:

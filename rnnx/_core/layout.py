@@ -12,12 +12,7 @@ from rnnx._core.arrays import Array
 
 def to_time_major(xp: Any, x: Array, *, own: bool = False) -> Array:
     """Transpose (n, m, T) to (T, m, n), or (m, T) to (T, m), in C order; with `own`, never return a view."""
-    return ns.contiguous(xp, reverse_axes(xp, x), own=own)
-
-
-def reverse_axes(xp: Any, x: Array) -> Array:
-    """Reverse the axes, as a view."""
-    return xp.permute_dims(x, tuple(range(x.ndim))[::-1])
+    return ns.contiguous(xp, ns.reversed_axes(xp, x), own=own)
 
 
 def to_public(xp: Any, x: Array) -> Array:

@@ -160,6 +160,15 @@ def matmul(xp: Any, a: Array, b: Array, bias: Array | None = None) -> Array:
     return convert.outward(xp, engine.matmul(a, b, bias))
 
 
+def dense_gradients(xp: Any, dz: Array, a: Array, W: Array) -> tuple[Array, Array, Array] | None:
+    """Return the gradients da, dW and db (n_y, 1) of z = a W^T + b, for dz (r, n_y) and a (r, n_a), on the engine for
+    arrays of namespace `xp`; None if it has no such function for them.
+    """
+    engine = load(select(xp, m=a.shape[0]))
+    found: Any = getattr(engine, "dense_gradients", None)
+    return None if found is None or conversion(xp, a.dtype, engine) is not None else found(dz, a, W)
+
+
 def product(xp: Any, a: Array, b: Array) -> Array:
     """Compute a @ b as `matmul` does, but in the dtype of the arrays; on a device also of stacks of matrices."""
     return load(select(xp)).matmul(a, b)

@@ -32,7 +32,8 @@ class Loss(NamedTuple):
 
     The first n outputs are the first ones of the targets, the next n the second ones. `y` are the outputs of one
     target, and `target` is a number; if targets are classes, a condition: whether this is the class.
-    Every function takes `ops`, then y and target if it returns a value per target, then the statistics so far.
+    Every function takes `ops`, then y and target if it returns a value per target, then the statistics so far. With
+    `kept`, the number of a statistic, `gradient` takes the values per target of that one in place of y, of one part.
     """
 
     of_classes: bool
@@ -40,6 +41,7 @@ class Loss(NamedTuple):
     value: Callable[..., Any]  # value(ops, *statistics) -> the loss of a row
     gradient: Callable[..., tuple[Any, ...]]  # gradient(ops, *y, target, *statistics) -> its derivatives by y
     parts: int = 1
+    kept: int | None = None
 
     def terms(self, n_y: int) -> int:
         """Return the number of terms of a row that the mean counts."""

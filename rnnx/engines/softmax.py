@@ -18,9 +18,9 @@ def _log_total(ops: Ops, largest: Any, total: Any) -> Any:
     return largest + ops.log(total)
 
 
-def _softmax(ops: Ops, y: Any, _target: Any, largest: Any, total: Any) -> tuple[Any]:
-    return (ops.exp(y - largest) / total,)
+def _softmax(_ops: Ops, e: Any, _target: Any, _largest: Any, total: Any) -> tuple[Any]:
+    return (e / total,)
 
 
 LARGEST, TOTAL = Statistic("maximum", _largest), Statistic("sum", _shifted_exp)
-LOG_SUM_EXP = Loss(False, (LARGEST, TOTAL), _log_total, _softmax)
+LOG_SUM_EXP = Loss(False, (LARGEST, TOTAL), _log_total, _softmax, kept=1)

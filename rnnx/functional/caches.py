@@ -61,7 +61,7 @@ class Caches(Sequence[Any]):
     def final_state(self) -> dict[str, Array]:
         """States after each example's last step, by name ("a", and "c" for an LSTM), each (n_a, m)."""
         tape = self._live()
-        last = [tape.xp.matrix_transpose(state) for state in tape.final]
+        last = [state.T for state in tape.final]
         if tape.conversion is not None:
             last = [tape.conversion.outward(tape.xp, state) for state in last]
         return {name: ns.owned_copy(tape.xp, state) for name, state in zip(self.cell.states, last, strict=True)}

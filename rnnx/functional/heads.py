@@ -7,7 +7,7 @@ from rnnx import engines
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx._core.checks import check_indices, check_lengths, check_shape
-from rnnx._core.layout import reverse_axes, to_time_major, valid_examples
+from rnnx._core.layout import to_time_major, valid_examples
 from rnnx.functional.losses import CROSS_ENTROPY, SQUARED_ERROR
 
 
@@ -18,7 +18,7 @@ def _columns(xp: Any, a: Array) -> Array:
 
 def _uncolumns(xp: Any, rows: Array, shape: tuple[int, ...]) -> Array:
     """Reshape (T m, n) to (n, m, T)."""
-    return reverse_axes(xp, xp.reshape(rows, (*shape[:0:-1], rows.shape[1])))
+    return ns.reversed_axes(xp, xp.reshape(rows, (*shape[:0:-1], rows.shape[1])))
 
 
 def dense_forward(a: Array, W: Array, b: Array) -> Array:
@@ -60,8 +60,8 @@ def dense_forward(a: Array, W: Array, b: Array) -> Array:
 def dense(xp: Any, a: Array, W: Array, b: Array) -> Array:
     """Compute `dense_forward` without checks, for arrays of one dtype."""
     if a.ndim == 2:
-        return xp.matrix_transpose(engines.matmul(xp, xp.matrix_transpose(a), xp.matrix_transpose(W), b[:, 0]))
-    z = engines.matmul(xp, _columns(xp, a), xp.matrix_transpose(W), xp.reshape(b, (-1,)))
+        return engines.matmul(xp, a.T, W.T, b[:, 0]).T
+    z = engines.matmul(xp, _columns(xp, a), W.T, b[:, 0])
     return _uncolumns(xp, z, tuple(a.shape))
 
 
@@ -106,9 +106,12 @@ def checked_dense_backward(dz: Array, a: Array, W: Array) -> tuple[Any, Array, A
 
 def dense_gradients(xp: Any, dz: Array, a: Array, W: Array) -> tuple[Array, Array, Array]:
     """Return da, dW and db of `dense_backward` without checks, for arrays of one dtype."""
-    rows = _columns(xp, dz)
+    rows, of_a = _columns(xp, dz), _columns(xp, a)
+    found = engines.dense_gradients(xp, rows, of_a, W)
+    if found is not None:
+        return _uncolumns(xp, found[0], tuple(a.shape)), *found[1:]
     da = _uncolumns(xp, engines.matmul(xp, rows, W), tuple(a.shape))
-    dW = engines.matmul(xp, xp.matrix_transpose(rows), _columns(xp, a))
+    dW = engines.matmul(xp, rows.T, of_a)
     if dz.ndim == 3:  # over steps first, in long rows
         rows = xp.sum(xp.reshape(rows, tuple(dz.shape)[::-1]), axis=0)
     return da, dW, xp.expand_dims(xp.sum(rows, axis=0), axis=1)

@@ -7,7 +7,7 @@ import numpy as np
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx._core.checks import check_indices, check_library, check_size, integer
-from rnnx._core.layout import reverse_axes, to_time_major
+from rnnx._core.layout import to_time_major
 
 
 def one_hot(indices: Array, vocab_size: int, dtype: str = "float32", xp: Any = None) -> Array:
@@ -62,9 +62,9 @@ def one_hot(indices: Array, vocab_size: int, dtype: str = "float32", xp: Any = N
     if ns.is_on_host(indices):
         columns = np.zeros((indices.size, vocab_size), dtype)
         columns[np.arange(indices.size), time_major.reshape(-1)] = 1
-        return reverse_axes(xp, columns.reshape(*time_major.shape, vocab_size))
+        return ns.reversed_axes(xp, columns.reshape(*time_major.shape, vocab_size))
     classes = xp.arange(vocab_size, dtype=indices.dtype, device=device)
-    return reverse_axes(xp, xp.astype(xp.expand_dims(time_major, axis=indices.ndim) == classes, dtype))
+    return ns.reversed_axes(xp, xp.astype(xp.expand_dims(time_major, axis=indices.ndim) == classes, dtype))
 
 
 def _converted(xp: Any, indices: Any) -> Array:

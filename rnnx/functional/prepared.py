@@ -173,6 +173,18 @@ class Backward(NamedTuple):
             _backward.add(self.key, run if tape.cell.hoisted is None else partial(_and_of_sources, run))
 
 
+def backward(caches: Caches, ds: Sequence[Array | None], ds_final: Sequence[Array | None]) -> Gradients:
+    """Return the gradients for checked cotangents, one or None per state, of the steps and the final states."""
+    call = Backward.of(caches.cell, ds, caches, ds_final)
+    gradients = call.run()
+    if gradients is not None:
+        return gradients
+    tape, engine, _ = schedule.resolve(caches.cell, caches)
+    call.prepare(engine, (*ds, *ds_final))
+    of_steps, of_final = (dict(zip(caches.cell.states, given, strict=True)) for given in (ds, ds_final))
+    return schedule.gradients(tape, engine, of_steps, of_final)
+
+
 def _and_of_sources(run: Callable[..., Gradients], tape: Tape, given: Arrays) -> Gradients:
     """Run a pass of a cell that computes vectors from parameters alone."""
     return schedule.of_sources(tape, run(tape, given))

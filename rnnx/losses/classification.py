@@ -35,9 +35,9 @@ class _SmoothedGradient:
     smoothing: float
 
     def __call__(
-        self, ops: Ops, y: Any, target: Any, largest: Any, total: Any, _at: Any, _all: Any, n: Any
+        self, ops: Ops, e: Any, target: Any, _largest: Any, total: Any, _at: Any, _all: Any, n: Any
     ) -> tuple[Any]:
-        p = ops.exp(y - largest) / total - self.smoothing / n
+        p = e * (1 / total) - self.smoothing / n
         return (ops.where(target, p - (1 - self.smoothing), p),)
 
 
@@ -76,7 +76,8 @@ class CrossEntropy(Loss):
         if not self.label_smoothing:
             return CROSS_ENTROPY
         statistics = (*CROSS_ENTROPY.statistics, Statistic("sum", _shifted), Statistic("sum", _one))
-        return RowLoss(True, statistics, _SmoothedValue(self.label_smoothing), _SmoothedGradient(self.label_smoothing))
+        of_row, gradient = _SmoothedValue(self.label_smoothing), _SmoothedGradient(self.label_smoothing)
+        return RowLoss(True, statistics, of_row, gradient, kept=CROSS_ENTROPY.kept)
 
     def predict(self, xp: Any, z: Array) -> Array:
         """Return the probabilities of the classes."""

@@ -105,7 +105,8 @@ class Parameterized(Portable, Layer):
     def array(self, values: Array, name: str = "batch") -> Array:
         """Convert an array to the library of the parameters, and floats to their dtype."""
         if isinstance(values, np.ndarray):
-            values = self.xp.asarray(np.ascontiguousarray(values), device=self.device)
+            values = np.ascontiguousarray(values)
+            values = values if self.device == "cpu" else self.xp.asarray(values, device=self.device)
         else:
             ns.common_namespace({"parameters": next(iter(self.parameters.values())), name: values})
         return values if ns.is_integer(self.xp, values) else ns.astype(self.xp, values, self.dtype)

@@ -12,10 +12,9 @@ from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx._core.checks import compare_shapes, flag, integer, real
 from rnnx.cells import Cell, cell_of
-from rnnx.functional import schedule
-from rnnx.functional.arguments import converted_call
+from rnnx.functional import prepared
 from rnnx.functional.caches import Caches
-from rnnx.functional.signatures import checked_call
+from rnnx.functional.signatures import checked_call, signature
 from rnnx.models.extra import check_extra, with_steps
 from rnnx.models.layers import Direction, Layer, States, check_widths, concatenate
 from rnnx.models.masks import Masks, dropped
@@ -201,7 +200,6 @@ class Recurrent(Layer):
         extra: Mapping[str, Array] | None = None,
     ) -> tuple[Array, States, StackCache]:
         """Run `forward` without checks, for `ends` as in `StackCache`."""
-        xp, device = ns.namespace(x), ns.device(x)
         extra = with_steps(self.cell, extra or {}, x) if self.bidirectional else extra or {}
         final: States = {}
         cache = StackCache([], [], ends)
@@ -211,13 +209,9 @@ class Recurrent(Layer):
                 own = one.own(parameters)
                 cell, inputs = self.regularization.run(one, masks, x, next(iter(own.values())))
                 inputs |= {name: one.oriented(array, ends) for name, array in extra.items()}
-                s0 = {name: states.get(name) for name in one.state_names}
-                given = {**extra, **{name: s for name, s in s0.items() if s is not None}}
-                kind = xp, device, ns.floating_dtype(xp, own, given if x.ndim == 2 else {"x": x, **given})
-                sizes = one.input_size, one.hidden_size
-                call = converted_call(cell, kind, one.oriented(x, ends), sizes, s0, own, ends, inputs)
-                call = call._replace(only_first=True)
-                (a, *_), caches = schedule.forward(call, call.x, own, keep=keep, cell=cell)
+                given = one.oriented(x, ends), [*map(states.get, one.state_names)], own, inputs or None
+                found, arrays = signature(cell, *given)
+                (a, *_), caches, *_ = prepared.run(found, arrays, *given, ends, None, keep, only_first=True)
                 outs.append(one.oriented(a, ends))
                 final |= zip(one.state_names, caches.final_state.values(), strict=True)
                 kept.append(caches)
@@ -267,11 +261,10 @@ class Recurrent(Layer):
                 d = again(d)  # that of the layer above
             parts, found = [], dict[str, Array]()
             for one, caches in zip(layer, kept, strict=True):
-                tape, engine, _ = schedule.resolve(caches.cell, caches)
-                ds = dict.fromkeys(one.state_names)
-                ds[one.state_names[0]] = None if d is None else one.oriented(d[one.rows, :, :], ends)
-                last = {name: ds_final.get(name) for name in one.state_names}
-                dx, ds0, own, _ = schedule.gradients(tape, engine, ds, last)
+                ds = [None] * len(one.state_names)
+                ds[0] = None if d is None else one.oriented(d[one.rows, :, :], ends)
+                last = [*map(ds_final.get, one.state_names)]
+                dx, ds0, own, _ = prepared.backward(caches, ds, last)
                 if consume:
                     caches.consume()
                 parts.append(one.oriented(dx, ends))

@@ -13,7 +13,6 @@ from rnnx.optim.checks import (
     Named,
     check_distinct,
     check_mapping,
-    check_out,
     check_parameters,
     checked_update,
 )
@@ -125,29 +124,25 @@ class Optimizer(Checked):
         """
         t, slots = integer("t", t), self.slots
         rate = learning_rate_at(self.learning_rate, t)
-        xp, rows = checked_update(parameters, grads, state, slots)
-        if out is not None:
-            check_out(parameters, state, out)
+        given = checked_update(parameters, grads, state, slots, out)
         if flag("in_place", in_place):
             check_distinct({**parameters, **{"d" + key: grads["d" + key] for key in parameters}, **state})
-        arrays: list[Any] = []
-        targets: list[Any] = []
-        for key, p, g, (names, moments) in rows:
-            g = g if g.dtype == p.dtype else ns.astype(xp, g, p.dtype)
-            arrays.append((p, g, *moments))
-            target: Any = None
-            if out is not None:
-                target = out[0][key], *map(out[1].__getitem__, names)
-            elif in_place and all(map(_is_writable, (p, *moments))):
-                target = p, *moments
-            targets.append(target)
-        changed = engines.operations(xp).elementwise(
-            self.rule, self.numbers(rate, t), arrays, targets if in_place or out is not None else None
-        )
+        xp, own, used = given.xp, given.parameters, given.gradients
+        if given.casts:
+            used = [ns.astype(xp, g, p.dtype) for p, g in zip(own, used, strict=True)]
+        rows = [*zip(own, used, *given.moments, strict=True)]
+        targets: Any = None
+        if out is not None:
+            targets = [*zip(*given.targets, strict=True)]
+        elif in_place:
+            pairs = zip(own, *given.moments, strict=True)
+            targets = [arrays if all(map(_is_writable, arrays)) else None for arrays in pairs]
+        changed = engines.operations(xp).elementwise(self.rule, self.numbers(rate, t), rows, targets)
+        new_parameters = {key: results[0] for key, results in zip(parameters, changed, strict=True)}
         new_state: Tree = {}
-        for (_, _, _, (names, _)), results in zip(rows, changed, strict=True):
+        for names, results in zip(zip(*given.names, strict=True), changed, strict=bool(slots)):
             new_state.update(zip(names, results[1:], strict=True))
-        return {row[0]: results[0] for row, results in zip(rows, changed, strict=True)}, new_state
+        return new_parameters, new_state
 
 
 def _is_writable(array: Any) -> bool:

@@ -4,11 +4,13 @@ import operator
 from collections.abc import Mapping
 from dataclasses import fields
 from functools import lru_cache, partial
-from typing import Annotated, Any, get_type_hints
+from itertools import chain
+from typing import Annotated, Any, NamedTuple, get_type_hints
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx._core.checks import check_shape, flag, integer, real
+from rnnx._core.kinds import Table, kinds
 from rnnx._core.words import shown
 
 Named = Mapping[str, Array]  # arrays by name
@@ -45,12 +47,30 @@ def _checks(cls: Any) -> dict[str, Any]:
     return {field.name: hints[field.name].__metadata__[0] for field in fields(cls)}
 
 
-# The key of a parameter, its array, its gradient, and the names and arrays of its state.
-Row = tuple[str, Array, Array, tuple[tuple[str, ...], tuple[Array, ...]]]
+class Update(NamedTuple):
+    """The arrays of an update, which match: one per parameter in each list."""
+
+    xp: Any
+    casts: bool  # whether gradients have other dtypes than parameters
+    parameters: list[Array]
+    gradients: list[Array]
+    moments: list[list[Array]]  # by slot, like `names`
+    targets: list[list[Array]]  # of the parameters, and by slot; none without `out`
+    names: list[tuple[str, ...]]
 
 
-def checked_update(parameters: Named, grads: Named, state: Named, slots: tuple[str, ...]) -> tuple[Any, list[Row]]:
-    """Check that parameters, gradients and state match; return their namespace, and a row per parameter."""
+class _Known(NamedTuple):
+    xp: Any
+    casts: bool
+
+
+_checked: Table[_Known] = Table()
+
+
+def checked_update(
+    parameters: Named, grads: Named, state: Named, slots: tuple[str, ...], out: tuple[Named, Named] | None = None
+) -> Update:
+    """Check that parameters, gradients, state and `out` match: once for all arrays of the same kinds."""
     for name, arrays in (("parameters", parameters), ("grads", grads), ("state", state)):
         check_mapping(name, arrays)
     d_keys, columns, expected = _names(tuple(parameters), tuple(slots))
@@ -60,19 +80,45 @@ def checked_update(parameters: Named, grads: Named, state: Named, slots: tuple[s
     if state.keys() != expected:
         missing, unknown = sorted(expected - state.keys()), sorted(state.keys() - expected)
         raise ValueError(f"`state` must have the keys of init(parameters); missing {missing}, unknown {unknown}")
-    used = dict(zip(d_keys, map(grads.__getitem__, d_keys), strict=True))
+    own, used = [*parameters.values()], [*map(grads.__getitem__, d_keys)]
+    moments = [[*map(state.__getitem__, column)] for column in columns]
+    targets = [] if out is None else [[*map(of.get, column)] for of, column in _columns(out, parameters, columns)]
+    of_arrays = kinds([*own, *used, *chain(*moments), *chain(*targets)])
+    key = of_arrays and (len(own), len(moments), len(targets), of_arrays)
+    known = _checked.find(key)
+    if known is None:
+        known = _checked.add(
+            key, _check(parameters, dict(zip(d_keys, used, strict=True)), state, columns, moments, out)
+        )
+    return Update(*known, own, used, moments, targets, columns)
+
+
+def _columns(out: tuple[Named, Named], parameters: Named, columns: list[tuple[str, ...]]) -> Any:
+    """Return the two dicts of `out` with the names of their arrays, in the order of `Update.targets`."""
+    of_parameters, of_state = out
+    return [(of_parameters, parameters), *[(of_state, column) for column in columns]]
+
+
+def _check(
+    parameters: Named,
+    used: Named,
+    state: Named,
+    columns: list[tuple[str, ...]],
+    moments: list[list[Array]],
+    out: tuple[Named, Named] | None,
+) -> _Known:
+    """Check arrays whose names match."""
     xp, _ = ns.common_namespace({**parameters, **used, **state})
     check_parameters(xp, parameters)
-    moments = [[*map(state.__getitem__, column)] for column in columns]
     _check_alike(parameters, used, columns, moments)
     for dtype in {g.dtype for g in used.values()} - {p.dtype for p in parameters.values()}:
         if not xp.isdtype(dtype, ("real floating", "integral", "bool")):
             name = next(name for name, g in used.items() if g.dtype == dtype)
             raise TypeError(f"`{name}` must hold real numbers; got {dtype}")
-    states: Any = [((), ())] * len(used)
-    if slots:
-        states = zip(zip(*columns, strict=True), zip(*moments, strict=True), strict=True)
-    return xp, [*zip(parameters, parameters.values(), used.values(), states, strict=True)]
+    if out is not None:
+        check_out(parameters, state, out)
+    pairs = zip(parameters.values(), used.values(), strict=True)
+    return _Known(xp, any(g.dtype != p.dtype for p, g in pairs))
 
 
 @lru_cache(maxsize=256)

@@ -70,6 +70,7 @@ class CpuEngine:
     def matmul(self, a: np.ndarray, b: np.ndarray, bias: np.ndarray | None = None) -> np.ndarray:
         return dense.matmul(a, b, bias)
 
+    dense_gradients = staticmethod(dense.gradients)
     kept, dropped = staticmethod(kept), staticmethod(dropped)
 
     def stepper(self, call: Call) -> CpuStepper:
@@ -115,6 +116,6 @@ def compile_ahead(cell: Cell, dtype: str) -> None:
     groups = {1, *(n for stage in wiring(cell) for n in (stage.n_zh, stage.n_zx))}
     for group, rows in itertools.product(groups, (0, MC)):
         product(x.dtype, panel_vectors(group, rows))
-    dense.job()
+    dense.jobs()
     measured(max_threads())
     pool()

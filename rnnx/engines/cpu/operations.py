@@ -1,17 +1,18 @@
 # ruff: noqa: D102 - methods are documented in `rnnx.engines.operations`
 """The operations of a training step, compiled. Threads share large ones, with the same bits."""
 
-import ctypes
 import math
 import operator
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from itertools import chain
 from typing import Any
 
 import numpy as np
 
 from rnnx._core.underflow import ignore_underflow
 from rnnx.engines.cpu import kernels
+from rnnx.engines.cpu.array_tables import array_table
 from rnnx.engines.cpu.codegen.ir import lanes
 from rnnx.engines.cpu.descriptor.fields import ROWS, TABLE
 from rnnx.engines.cpu.descriptor.layout import lines
@@ -24,8 +25,6 @@ from rnnx.engines.operations import Arrays, Loss, Numbers, Operations, Rule
 from rnnx.engines.reference.operations import OPERATIONS as REFERENCE
 from rnnx.engines.reference.operations import within
 
-_DTYPE = operator.attrgetter("dtype")
-_BYTE: Any = ctypes.c_char
 _SMALLEST = 1e-280  # of a sum of squares: smaller ones may have lost numbers
 # What a number that an operation computes costs, in numbers that are read or written in the same time.
 _OF_LOSS = 12
@@ -81,14 +80,14 @@ class CpuOperations:
         if not dtypes <= DTYPES:
             return REFERENCE.norm(arrays)
         for dtype in dtypes:
-            given: Any = [a for a in arrays if a.dtype == dtype]
-            places = _places(given, dtype)
-            if places is None:
+            given = arrays if len(dtypes) == 1 else [a for a in arrays if a.dtype == dtype]
+            table = array_table(given, 1, 1)
+            if table is None:
                 given = [np.array(a, order="C") for a in given]
-                places = addresses(given)
-            table = np.array([n for a, at in zip(given, places, strict=True) for n in (a.size, at)], np.int64)
+                table = array_table(given, 1, 1)
+            assert table is not None
             squares = np.empty(64)  # more lanes than a vector has
-            kernels.squares(dtype).run(len(given), address(table), address(squares))
+            kernels.squares(dtype).run(len(given), address(table.numbers), address(squares))
             total += float(squares[0])
         if not _SMALLEST < total < math.inf:
             return REFERENCE.norm(arrays)
@@ -159,38 +158,21 @@ def _run(rule: Rule, numbers: Numbers, rows: Sequence[Arrays], out: Any) -> list
     results = out
     if out is None:
         results = [tuple([empty(row[0].shape, dtype) for _ in range(kernel.n_results)]) for row in rows]
-    elif None in out or not all(a.flags.writeable for targets in out for a in targets):
+    elif None in out:
         return None
-    arrays = [a for row, targets in zip(rows, results, strict=True) for a in (*row, *targets)]
-    places = _places(arrays, dtype)
-    if places is None:
+    arrays = [*chain.from_iterable(chain.from_iterable(zip(rows, results, strict=True)))]
+    width = len(arrays) // len(rows)
+    table = array_table(arrays, width, len(rows[0]))
+    if table is None:
         return None
-    width, table = len(arrays) // len(rows), []
-    for k, row in enumerate(rows):
-        table.append(row[0].size)
-        table += places[k * width : (k + 1) * width]
-    records, values = np.array(table, np.int64), np.array([*numbers.values()], np.float64)
-    arguments = len(rows), address(records), address(values) if numbers else 0
-    size = sum(table[:: width + 1])
-    if size * width < FEW:
+    values = np.array([*numbers.values()], np.float64)
+    arguments = len(rows), address(table.numbers), address(values) if numbers else 0
+    if table.size * width < FEW:
         kernel.run(*arguments)
     else:
         record = np.array((kernel.address, 0, 0, dtype.itemsize, lanes(dtype), width + 1, *arguments), TABLE)
-        run_shared("elementwise", record, size, size * width, records.nbytes)
+        run_shared("elementwise", record, table.size, table.size * width, table.numbers.nbytes)
     return list(results)
-
-
-def _places(arrays: Sequence[np.ndarray], dtype: np.dtype) -> list[int] | None:
-    """Return the addresses of arrays; None unless all have this dtype, C order and aligned elements."""
-    if {*map(_DTYPE, arrays)} != {dtype}:
-        return None
-    try:
-        places = list(map(ctypes.addressof, map(_BYTE.from_buffer, arrays)))  # fails unless in C order and writable
-    except (TypeError, ValueError, BufferError):
-        if not all(a.flags.c_contiguous for a in arrays):
-            return None
-        places = [a.ctypes.data for a in arrays]
-    return None if any(at % dtype.itemsize for at in places) else places
 
 
 def _transposed(arrays: Arrays) -> Arrays:

@@ -217,7 +217,11 @@ def loss_kernel(loss: Loss, weighted: bool) -> tuple[Kernel, str]:
     share = " * (double)weight / (total[0] * terms)" if weighted else ""
     lines += block("if (threadIdx.x == 0)", [*trace.lines, f"values[blockIdx.x] = (double){value.name}{share};"])
     trace = Trace()
-    gradient = loss.gradient(trace.ops(), *_operands(trace, loss), *trace.symbols("s", n))
+    operands, statistics = _operands(trace, loss), trace.symbols("s", n)
+    if loss.kept is not None:  # to compute it again takes less time than to store it
+        kept = loss.statistics[loss.kept].function(trace.ops(), *operands, *statistics[: loss.kept])
+        operands = kept, operands[-1]
+    gradient = loss.gradient(trace.ops(), *operands, *statistics)
     by_row = " * weight" if weighted else ""
     stores = [f"store(result + i + {p} * n, {d.name}{by_row} / count);" for p, d in enumerate(gradient)]
     lines += block(each, [*loads, *trace.lines, *stores])

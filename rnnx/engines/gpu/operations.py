@@ -14,7 +14,6 @@ import numpy as np
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import INDEX, Array
-from rnnx._core.layout import reverse_axes
 from rnnx.engines.gpu.device import Arena, DeviceStream, DType
 from rnnx.engines.gpu.kernel import C_TYPES, options
 from rnnx.engines.gpu.operation_kernels import (
@@ -94,12 +93,12 @@ class GpuOperations:
         xp, dtype = ns.namespace(y), np.dtype(y.dtype)
         (n_y, m, n_steps), rows = y.shape, y.shape[1] * y.shape[2]
         terms, total = loss.terms(n_y), None
-        y = ns.contiguous(xp, reverse_axes(xp, y))
+        y = ns.contiguous(xp, ns.reversed_axes(xp, y))
         if weights is not None:
             weights, total = within(xp, ns.astype(xp, weights, dtype), ends)
-            weights, ends = ns.contiguous(xp, reverse_axes(xp, weights)), None
+            weights, ends = ns.contiguous(xp, ns.reversed_axes(xp, weights)), None
         lengths = None if ends is None else ns.contiguous(xp, ns.astype(xp, ends, INDEX))
-        targets = ns.astype(xp, targets, INDEX) if loss.of_classes else reverse_axes(xp, targets)
+        targets = ns.astype(xp, targets, INDEX) if loss.of_classes else ns.reversed_axes(xp, targets)
         if not loss.of_classes:
             targets = ns.contiguous(xp, ns.astype(xp, targets, dtype))
         with self._stream_of(y) as stream:
@@ -122,7 +121,7 @@ class GpuOperations:
                 stream, "finish_mean", dtype, parts=places["values"], count=rows, result=mean.addresses["a"],
                 lengths=end, m=steps[0], n_steps=steps[1], terms=steps[2],
             )  # fmt: skip
-            return mean.array("a"), reverse_axes(xp, gradient.array("a"))
+            return mean.array("a"), ns.reversed_axes(xp, gradient.array("a"))
 
 
 def _same(_ops: Any, _numbers: Numbers, a: Any) -> tuple[Any]:

@@ -68,10 +68,13 @@ class ReferenceOperations:
             target = Condition(classes == xp.expand_dims(targets, axis=0))
         with unused_errors(valid is not None):
             statistics: list[Array] = []
+            values: list[Array] = []  # per target
             for reduction, function in loss.statistics:
                 reduce = xp.max if reduction == "maximum" else xp.sum
-                statistics.append(reduce(function(ops, *parts, target, *statistics), axis=0, keepdims=True))
-            value, found = loss.value(ops, *statistics), loss.gradient(ops, *parts, target, *statistics)
+                values.append(function(ops, *parts, target, *statistics))
+                statistics.append(reduce(values[-1], axis=0, keepdims=True))
+            operands = parts if loss.kept is None else [values[loss.kept]]
+            value, found = loss.value(ops, *statistics), loss.gradient(ops, *operands, target, *statistics)
             dy = found[0] if loss.parts == 1 else xp.concat(list(found), axis=0)
             if weights is not None:
                 value, dy = value * weights, dy * weights

@@ -32,10 +32,11 @@ class Offsets(NamedTuple):
 
 
 def emit_entry(module: ir.Module, dtype: Any, *offsets: int) -> None:
-    """Emit the functions `enter` and `kinds`."""
+    """Emit the functions `enter`, `kinds` and `addresses`."""
     at = Offsets(*offsets)
     _enter(module, dtype, at)
     _kinds(module, dtype, at)
+    _addresses(module, dtype, at)
 
 
 def _enter(module: ir.Module, dtype: Any, at: Offsets) -> None:
@@ -105,3 +106,18 @@ def _kinds(module: ir.Module, dtype: Any, at: Offsets) -> None:
                 f.build.store(value, f.pointer(place, I64)).align = 8
         target[0] = f.sum(target[0], f.times(n_dims, 16), 8)
     f.end(made)
+
+
+def _addresses(module: ir.Module, dtype: Any, at: Offsets) -> None:
+    """Emit a function of (table, *arrays) and `width`: write the addresses of the arrays to the table of integers,
+    `width` in each of its rows, after a first number, which stays.
+    """
+    f = Function(module, "addresses", ("objects", "width"), dtype, public=True)
+    objects = f.arguments.objects
+    n, items = f.load(f.sum(objects, at.length), I64), f.sum(objects, at.items)
+    table = f.load(f.sum(f.load(items, I64), at.data), I64)
+    with f.loop(n, 1) as k:
+        array = f.load(f.sum(items, f.times(k, 8)), I64)
+        row = f.build.udiv(f.sum(k, -1), f.arguments.width)
+        f.build.store(f.load(f.sum(array, at.data), I64), f.pointer(f.sum(table, f.times(f.sum(k, row), 8)), I64))
+    f.end()

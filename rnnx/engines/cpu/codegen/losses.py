@@ -20,7 +20,8 @@ def emit_loss(module: ir.Module, loss: Any, dtype: Any, weighted: bool) -> None:
     a = f.arguments
     row_bytes = f.times(a.n, loss.parts * f.itemsize)
     count = f.load(a.count, _DOUBLE)
-    count = Vector(f, f.spread(count if f.itemsize == 8 else f.build.fptrunc(count, f.real)))
+    share = Vector(f, f.spread(count if f.itemsize == 8 else f.build.fptrunc(count, f.real)))
+    share = 1 / share  # of a term in the mean
     with f.loop(a.n_steps) as t, f.loop(a.m) as j:
         number = f.sum(f.times(t, a.m), j)
         at = f.times(number, row_bytes)
@@ -33,7 +34,7 @@ def emit_loss(module: ir.Module, loss: Any, dtype: Any, weighted: bool) -> None:
             weight = Vector(f, f.spread(scalar))
         inside, place = f.build.zext(is_inside, I64), f.pointer(f.sum(a.values, f.times(number, 8)), _DOUBLE)
         with f.loop(inside):
-            f.build.store(row.emit(f.sum(a.gradient, at), count, weight), place)
+            f.build.store(row.emit(f.sum(a.gradient, at), share, weight), place)
         with f.loop(I64(1), inside):
             f.build.store(ir.Constant(_DOUBLE, 0), place)
             row.each(lambda v, mask: row.store([f.constant(0)] * loss.parts, f.sum(a.gradient, at), v, mask))
@@ -58,21 +59,24 @@ class _Row:
         with f.loop(self.n_vectors, self.n_whole, carried=carried) as v:
             body(v, self.tail_mask)
 
-    def emit(self, gradient: ir.Value, count: Vector, weight: Vector | None) -> ir.Value:
+    def emit(self, gradient: ir.Value, share: Vector, weight: Vector | None) -> ir.Value:
         """Emit the statistics and the gradient; return the value in float64."""
         f, loss = self.f, self.loss
         chosen = self._class() if loss.of_classes else None
         statistics: list[Vector] = []
-        for reduction, function in loss.statistics:
-            statistics.append(self._reduced(reduction, function, chosen, statistics))
+        for k, (reduction, function) in enumerate(loss.statistics):
+            kept = gradient if k == loss.kept else None
+            statistics.append(self._reduced(reduction, function, chosen, statistics, kept))
         of_row = loss.value(self.ops, *statistics)
         of_row = of_row if weight is None else of_row * weight
         value = f.build.extract_element(of_row.value, I32(0))
 
         def store(v: ir.Value, mask: ir.Value | None) -> None:
-            found = loss.gradient(self.ops, *self._loaded(v, mask, chosen), *statistics)
+            *y, target = self._loaded(v, mask, chosen)
+            y = y if loss.kept is None else [Vector(f, f.load_vector(self._place(gradient, 0, v), mask))]
+            found = loss.gradient(self.ops, *y, target, *statistics)
             found = found if weight is None else [d * weight for d in found]
-            self.store([(d / count).value for d in found], gradient, v, mask)
+            self.store([(d * share).value for d in found], gradient, v, mask)
 
         self.each(store)
         return value if f.itemsize == 8 else f.build.fpext(value, _DOUBLE)
@@ -106,9 +110,14 @@ class _Row:
         return [*y, Condition(f.build.icmp_signed("==", f.build.add(first, lanes), chosen))]
 
     def _reduced(
-        self, reduction: str, function: Callable[..., Vector], chosen: ir.Value | None, before: list[Vector]
+        self,
+        reduction: str,
+        function: Callable[..., Vector],
+        chosen: ir.Value | None,
+        before: list[Vector],
+        kept: ir.Value | None,
     ) -> Vector:
-        """Return a statistic in all lanes."""
+        """Return a statistic in all lanes; store its values in the row `kept`, if given."""
         f = self.f
         neutral = f.constant(float("-inf") if reduction == "maximum" else 0)
         carried = [neutral]
@@ -119,6 +128,8 @@ class _Row:
 
         def add(v: ir.Value, mask: ir.Value | None) -> None:
             value = function(self.ops, *self._loaded(v, mask, chosen), *before).value
+            if kept is not None:
+                self.store([value], kept, v, mask)
             carried[0] = join(carried[0], value if mask is None else f.build.select(mask, value, neutral))
 
         self.each(add, carried)

@@ -50,9 +50,19 @@ MATRIX = record(
     "item lanes zeros nv product copy transpose transpose_masked",  # as in a pass
     "rows n_k columns",
     "by_rows",  # 1: slices are rows; 0: they are columns
+    "packed scratch_size",
     "parts",  # of a slice's rows, a section each
     "a a_row a_k b b_row transposed init z",
-    "packed scratch_size",
+)
+# The gradients of a dense layer z = a w^T + b, for `rows` rows of dz and a, all in C order; see `loops.dense`. w is
+# packed at `packed`, as a whole. A slice has `scratch_size` bytes at `scratch`, for blocks of dz and, from `block_b`
+# on, of a. db has whole vectors, which the job adds to.
+DENSE_GRADIENTS = record(
+    "item lanes zeros nv product copy add_rows",  # as in a pass
+    "rows n_in n_out",
+    "by_rows",  # 1: slices have rows of dw; 0: they have columns
+    "block_b packed scratch scratch_size",
+    "dz a w da dw db",
 )
 # Calls of kernels with the arguments in `codegen.leaves`, which slices share; see `loops.operations`. A row of the
 # table has `width` integers. A slice has `scratch_size` bytes of memory at `scratch`.

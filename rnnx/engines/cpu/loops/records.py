@@ -14,6 +14,7 @@ function: Any = njit(**_OPTIONS)
 HEADER_SIZE = KERNEL_HEADER.itemsize
 pass_at = record_at(fields.PASS)
 matrix_at = record_at(fields.MATRIX)
+dense_gradients_at = record_at(fields.DENSE_GRADIENTS)
 table_at = record_at(fields.TABLE)
 rows_at = record_at(fields.ROWS)
 masks_at = record_at(fields.MASKS)

@@ -78,14 +78,14 @@ def recurrent_side_of_heads(p, stage, zh, zh_row, h, rows):
 @function
 def output_layer(p, dense):
     """Compute y = softmax(W h + b) for all examples of a single step."""
-    vectors, row = vectors_of(p, dense.columns), dense.columns * p.item
+    vectors, row, row_of_w = vectors_of(p, dense.columns), dense.columns * p.item, dense.n_k * p.item
     for v in range(vectors):
         count = min(p.lanes, dense.columns - v * p.lanes)
-        row = dense.n_k * p.item
-        pack_rows(p, vectors, v, 0, count, dense.w + v * p.lanes * row, row, dense.n_k, dense.packed, p.nv)
+        w = dense.w + v * p.lanes * row_of_w
+        pack_rows(p, vectors, v, 0, count, w, row_of_w, dense.n_k, dense.packed, p.nv)
     call_product(
         p.product, w=dense.packed, n_vectors=vectors, v0=0, v1=vectors, n_k=dense.n_k, h=dense.h,
-        h_row=dense.n_k * p.item, h_k=p.item, rows=p.m, init=dense.bias, init_row=0, z=dense.y, z_row=row,
+        h_row=row_of_w, h_k=p.item, rows=p.m, init=dense.bias, init_row=0, z=dense.y, z_row=row,
         tail=dense.columns % p.lanes, back=0,
     )  # fmt: skip
     call_loss(

@@ -53,6 +53,18 @@ def enter() -> Callable[[tuple[np.ndarray, ...]], None]:
     return ctypes.CFUNCTYPE(None, ctypes.py_object)(_functions()["enter"])
 
 
+@lru_cache(maxsize=1)
+def address_writer() -> Callable[[tuple[np.ndarray, ...], int], None] | None:
+    """Return a function of (table, *arrays) and a width, which writes addresses to a table of integers.
+
+    A row of the table has a number, which stays, and the addresses of `width` arrays. None if objects are not as
+    expected here.
+    """
+    if not READABLE:
+        return None
+    return ctypes.PYFUNCTYPE(None, ctypes.py_object, ctypes.c_int64)(_functions()["addresses"])
+
+
 def kinds_reader() -> Callable[[Sequence[Any]], bytes] | None:
     """Return a function that describes arrays, as bytes: their dtypes, shapes, strides and flags.
 

@@ -52,8 +52,10 @@ def use_limit(threads: int) -> Iterator[None]:
 
 def max_threads() -> int:
     """Return the number of usable cores, limited by OMP_NUM_THREADS, NUMBA_NUM_THREADS and threadpoolctl."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     limits = [limit.get(), _limit(_OMP_THREADS()), _limit(_NUMBA_THREADS())]
+    if 1 in limits:
+        return 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if "threadpoolctl" in sys.modules:
         limits += [blas.get_num_threads() or cores for blas in _blas_controllers()]
     return max(1, min(cores, *limits))
