@@ -1,4 +1,4 @@
-"""Buffer pool for large arrays, which avoids page faults (up to a third of a training step, a tenth of a large one).
+"""Buffer pool for large arrays, which avoids page faults (up to a third of a training step).
 
 A buffer is free when only the pool refers to it. Views hold references, so memory in use is never handed out.
 """
