@@ -52,6 +52,14 @@ def test_waiting_counts(two_threads):
     assert two_threads(384, 16, shared_lines=30) == (2, False)  # rows that two threads write to
 
 
+def test_slices_that_begin_at_cache_lines_share_none():
+    def ns(row, threads=2):
+        return Work(50, 8, 10**7, 0, 0, 12, True, row=row).ns(USUAL, threads, False)
+
+    assert ns(400) == ns(448) < ns(404) == ns(0)  # of which the fifth example begins at byte 1600, 1792, 1616
+    assert ns(400, 3) - ns(400) > 50 * 250  # five examples have 2000 bytes
+
+
 def test_shares_of_unequal_size():
     """Three parts for two threads: one has two of them."""
     even, odd = (Work(50, 8, 10**9, 0, shares, 0, False).ns(USUAL, 2, True) for shares in (4, 3))

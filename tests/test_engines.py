@@ -97,6 +97,27 @@ def test_units_of_an_incomplete_vector_have_the_same_bits(name, n_x, n, dtype, r
         np.testing.assert_array_equal(d, expected, err_msg=key)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", ["rnn", "lstm", "gru", "gru_reset_after"])
+def test_units_of_incomplete_vectors_of_several_rows_have_the_same_bits(name, dtype, rng):
+    """Kernels take those of 8, 4, 2 and 1 rows at once."""
+    cell, lanes, m = rnnx.CELLS[name], ir.lanes(dtype), 15
+    n_a, x = 3 * lanes, rng.standard_normal((3, m, 4)).astype(dtype)
+    p = rnnx.initialize_parameters(name, 3, n_a, seed=0, dtype=dtype)
+    states = tuple(rng.standard_normal((n_a, m)).astype(dtype) for _ in cell.states)
+    for n in (*range(1, lanes, 2), lanes // 4, lanes // 2, lanes + 1, 2 * lanes - 1, 2 * lanes):
+        every, few = dict(p), {key: b[:n] for key, b in p.items()}
+        for gate in cell.gates:
+            w_x, w_h = gate.split(p, n_a)
+            every |= gate.join(np, w_x, np.where(np.arange(n_a) < n, w_h, 0))
+            few |= gate.join(np, w_x[:n], w_h[:n, :n])
+        with rnnx.use_engine("cpu"), use_policy(lambda work: (1, False)):
+            expected, _, _ = rnnx.recurrent_forward(name, x, states, every)
+            actual, _, _ = rnnx.recurrent_forward(name, x, tuple(s[:n] for s in states), few)
+        for a, b in zip(actual, expected, strict=True):
+            np.testing.assert_array_equal(a, b[:n], err_msg=str(n))
+
+
 @pytest.mark.parametrize("n", [1, 20, 100, 150])
 def test_products_pad_no_gate(n):
     """Only all gates together are padded to whole vectors."""

@@ -4,6 +4,7 @@ import copy
 import gc
 import pickle
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -278,6 +279,18 @@ def test_sequences_pack_the_weights_once(weights, rng):
     del rounded, copies, other
     gc.collect()
     assert len(packed._kept) <= kept - 3
+
+
+def test_packed_matrices_do_not_outlive_the_weights(always, rng):
+    problem, before = random_problem(rnnx.CELLS["lstm"], rng, 20, 70, 2, 5), {*packed._kept}
+    fixed = rnnx.quantize("lstm", problem.parameters, "float32")
+    states_of(problem, fixed)
+    new = [kept for key, kept in packed._kept.items() if key not in before]
+    matrices = [weakref.ref(of_pass) for kept in new for of_pass in kept.of_passes.values()]
+    assert matrices
+    del fixed, new
+    gc.collect()
+    assert all(matrix() is None for matrix in matrices)
 
 
 def test_many_examples_and_few_keep_matrices_of_their_own(always, rng):

@@ -12,6 +12,7 @@ with a = abs(x), without cancellation on either side.
 """
 
 import math
+from collections.abc import Sequence
 from functools import reduce
 from typing import Any
 
@@ -29,7 +30,7 @@ F = [
 ]  # fmt: skip
 
 
-def horner(coefficients: list[float], x: Any) -> Any:
+def horner(coefficients: Sequence[Any], x: Any) -> Any:
     """Return c[0] + c[1] x + c[2] x^2 + ..."""
     *others, second, first = coefficients
     return reduce(lambda total, c: total * x + c, reversed(others), x * first + second)

@@ -1,7 +1,8 @@
 """Passes for arrays of one kind: all that depends on shapes and memory layouts is decided once."""
 
 import operator
-from collections.abc import Sequence
+import weakref
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -12,10 +13,17 @@ from rnnx.engines.cpu.descriptor.backward import BackwardPass
 from rnnx.engines.cpu.descriptor.builder import PassKey, zeros
 from rnnx.engines.cpu.descriptor.forward import ForwardPass
 from rnnx.engines.cpu.descriptor.layout import Change, Views, reading, to_contiguous, to_indices, to_rows
-from rnnx.engines.cpu.packed import packed
+from rnnx.engines.cpu.packed import Matrices, packed
 from rnnx.engines.cpu.runtime.buffer_pool import allocation
 from rnnx.engines.cpu.tape import CpuTape, Kept, Run
 from rnnx.engines.protocol import Arrays, Gradients
+
+
+def _picks(places: Sequence[int]) -> Callable[[Arrays], Arrays]:
+    """Return a function that picks the arrays at these places."""
+    if len(places) > 1:
+        return operator.itemgetter(*places)
+    return lambda arrays: tuple([arrays[k] for k in places])
 
 
 class Selection:
@@ -25,10 +33,7 @@ class Selection:
     """
 
     def __init__(self, order: Sequence[int], changes: Sequence[Change | None], more: Arrays = ()) -> None:
-        self._more, places = more, tuple(order)
-        self._pick: Any = (
-            operator.itemgetter(*places) if len(places) > 1 else lambda all_: tuple([all_[k] for k in places])
-        )
+        self._more, self._pick = more, _picks(order)
         self._changes = [(k, change) for k, change in enumerate(changes) if change is not None]
 
     def __call__(self, arrays: Arrays) -> Sequence[np.ndarray]:
@@ -65,8 +70,9 @@ class ForwardPlan:
             self._ready = ForwardPass(key, keep, tuple(layouts), None, only_first, True)
             names = [name for gate in cell.gates for name in gate.weights]
             among = [k for k, of in enumerate(memory) if of is not None]
-            self._weights = [among.index(end + n_inputs + keys.index(name)) for name in names]
+            self._weights = _picks([among.index(end + n_inputs + keys.index(name)) for name in names])
             self._layer = cell, key.n, key.n_x, key.indices
+            self._latest: Callable[[], Matrices | None] = lambda: None  # a weak reference
         self._reads_x = layouts[0] is None  # in place
         given = [k for k, of in enumerate(memory) if of is not None]
         zero = [k for k in states if memory[k] is None]
@@ -108,11 +114,16 @@ class ForwardPlan:
 
     def _run_packed(self, arrays: Arrays, given: Arrays, lengths: np.ndarray | None) -> None:
         """Run the pass with packed weights that are kept, which it packs unless they have been."""
-        matrices = packed(self._layer, [arrays[k] for k in self._weights], self.job.kept_sizes)
-        ready = all(matrix.is_filled for matrix in matrices)
-        (self._ready if ready else self.job).run((*given, *[matrix.memory for matrix in matrices]), lengths)
-        for matrix in matrices:
-            matrix.is_filled = True
+        weights = self._weights(arrays)
+        matrices = self._latest()
+        if matrices is None or not matrices.are_of(weights):
+            matrices = packed(self._layer, weights, self.job.kept_sizes)
+            self._latest = weakref.ref(matrices)
+        if matrices.are_filled:
+            self._ready.run((*given, *matrices.memory), lengths)
+        else:
+            self.job.run((*given, *matrices.memory), lengths)
+            matrices.fill()
 
     def _copied(self, final: Sequence[np.ndarray], lengths: np.ndarray | None) -> Arrays:
         """Return copies of the states after each example's last step, (1, m, n), given those or, with lengths, all."""

@@ -107,15 +107,18 @@ class Function:
         return other
 
     def joined(self, vectors: Sequence[ir.Value]) -> ir.Value:
-        """Return the vector of all lanes of one vector or two."""
-        count = len(vectors) * vectors[0].type.count
-        lanes = ir.Constant(ir.VectorType(I32, count), list(range(count)))
-        return vectors[0] if len(vectors) == 1 else self.build.shuffle_vector(*vectors, lanes)
+        """Return the vector of all lanes of a power of two of vectors."""
+        while len(vectors) > 1:
+            count = 2 * vectors[0].type.count
+            every = ir.Constant(ir.VectorType(I32, count), list(range(count)))
+            vectors = [self.build.shuffle_vector(a, b, every) for a, b in zip(vectors[::2], vectors[1::2], strict=True)]
+        return vectors[0]
 
     def part(self, vector: ir.Value, i: int) -> ir.Value:
-        """Return the lanes of part i of a vector."""
-        count = self.lanes // self.parts
-        lanes = ir.Constant(ir.VectorType(I32, count), list(range(i * count, (i + 1) * count)))
+        """Return part i of a vector, of as many lanes as a vector of this function."""
+        if vector.type.count == self.lanes:
+            return vector
+        lanes = ir.Constant(ir.VectorType(I32, self.lanes), list(range(i * self.lanes, (i + 1) * self.lanes)))
         return self.build.shuffle_vector(vector, vector, lanes)
 
     def sum(self, *terms: Any) -> ir.Value:

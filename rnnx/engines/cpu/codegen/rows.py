@@ -104,7 +104,7 @@ class _Rows:
         if role in ("zx", "zh"):  # see `rnnx.engines.cpu.codegen.pointwise`
             row, n_gates = f.times(place.row, self.kernel.side_rows[role]), self.widths[role]
             unit_vector = f.sum(self.addresses[role, 0], row, f.times(place.column, n_gates))
-            return self.kernel.side(unit_vector, number, n_gates)
+            return self.kernel.load_at([f.sum(unit_vector, f.times(self.kernel.gate_stride(), number))])
         at = place.column if name in self.of_parameters else place.at
         return Vector(f, f.load_vector(f.sum(self.addresses[name], at), self.kernel.mask))
 
@@ -114,7 +114,7 @@ class _Rows:
             f.store_vector(value.value, f.sum(self.kept[number], place.column))
             return
         if role == "d_vectors":
-            self.kernel.add([value], [f.sum(self.addresses[name], place.at)])
+            self.kernel.add([value], [[f.sum(self.addresses[name], place.at)]])
             return
         if role in ("dzx", "dzh"):  # (rows, gates, n)
             at = f.sum(f.times(place.row, self.kernel.side_rows[role[1:]]), place.column)

@@ -102,13 +102,12 @@ class _VectorMath:
         self.smallest = float(np.finfo(np.float32 if single else np.float64).smallest_normal)
 
     def reduce(self, x: Vector) -> tuple[Vector, Vector]:
-        """Return n and exp(r) - 1, which is r + r^2 * sum of r^k / (k + 2)! (Horner)."""
+        """Return n and exp(r) - 1, which is r + r^2 * sum of r^k / (k + 2)!, with short chains of operations."""
         n = (x * (1 / math.log(2)) + self.magic) - self.magic
         r = (x - n * self.ln2_high) - n * self.ln2_low
-        total = r * self.coefficients[-1] + self.coefficients[-2]
-        for coefficient in reversed(self.coefficients[:-2]):
-            total = total * r + coefficient
-        return n, (total * r) * r + r
+        square, odd = r * r, iter(self.coefficients)
+        pairs = [r * b + a for a, b in zip(odd, odd, strict=True)]
+        return n, horner(pairs, square) * square + r
 
     def integer(self, n: Vector) -> Vector:
         magic_bits = Vector(n.function, n.function.constant(self.magic)).as_integer()
@@ -161,7 +160,7 @@ class _VectorMath:
         q = x.where("<", 0, e, 1) / d
         if self.single:
             lost = e - (d - 1)
-            q = q - (q * lost) * (1.5 - 0.5 * d)  # approximates 1 / d
+            q = q - q * (lost * (1.5 - 0.5 * d))  # approximates 1 / d
         return q
 
     def log_of_scaled(self, f: Vector, e: Vector) -> Vector:

@@ -90,8 +90,9 @@ class Vector:
         f = self.function
         every, as_set = ir.Constant(ir.IntType(f.lanes // f.parts), -1), I32(4)  # lanes; the rounding mode
         name, scaled = f"llvm.x86.avx512.mask.scalef.{'ps' if f.itemsize == 4 else 'pd'}.512", []
+        one = f.of_parts(1)
         for i in range(f.parts):
-            value, exponent = (f.part(a.value, i) if f.parts > 1 else a.value for a in (self, n))
+            value, exponent = (one.part(a.value, i) for a in (self, n))
             arguments = [value, exponent, value, every, as_set]
             function = declare(f.module, name, value.type, [a.type for a in arguments])
             scaled.append(f.build.call(function, arguments))

@@ -46,12 +46,14 @@ class Pass:
         if cell.has_widths or any(stage.heads > 1 or self.phases(stage) for stage in wiring(cell)):
             shares = 0
         self.steps = n_steps * len(wiring(cell)) + self.between_steps
-        lines = arrays if n * dtype.itemsize % LINE else 0
+        row = n * dtype.itemsize
+        lines = arrays if row % LINE else 0
         weights = sum(units * of_h for units, of_h, _ in sizes)
         read = max(map(self.read, wiring(cell))) * dtype.itemsize
         numbers = n_steps * m * n * arrays
         self.work = Work(
-            *(n_steps, m, self.times * products, numbers, shares, lines, weights > 0), read, weights, dtype.itemsize
+            *(n_steps, m, self.times * products, numbers, shares, lines, weights > 0),
+            *(read, weights, dtype.itemsize, 0 if cell.has_widths or key.has_lengths else row),
         )
         self.balance = Balance(self.work.alone_ns)
         self._templates: dict[tuple[int, bool], Template] = {}

@@ -118,11 +118,12 @@ class Work:
     products: int  # multiplications in total
     numbers: int  # read or written by elementwise kernels in total
     shares: int  # parts the units can be divided into, 0 if they must stay together
-    shared_lines: int  # cache lines that neighbouring examples share, per step
+    shared_lines: int  # cache lines that neighbouring examples share, per step, unless a row begins at one
     waits: bool  # whether unit-parallel threads wait for each other in every step, for a recurrent product
     read: int = 0  # bytes per example and step that unit-parallel threads read from each other
     weights: int = 0  # of the products that are made in every step
     item: int = 4  # bytes of a number
+    row: int = 0  # bytes of an example in every array; 0 if they differ, or the shares depend on lengths
 
     @cached_property
     def alone_ns(self) -> float:
@@ -140,7 +141,13 @@ class Work:
             waiting = given.waiting + _STEP if self.waits else 0
             step = waiting + self.m * (lines + reading)
             return _UNITS * self._ns(given, self.m, most) + self.n_steps * step + _HAND_OVER
-        return self._ns(given, -(-self.m // threads), 1) + self.n_steps * lines + _HAND_OVER
+        step = 0 if self._begin_at_lines(threads) else lines
+        return self._ns(given, -(-self.m // threads), 1) + self.n_steps * step + _HAND_OVER
+
+    def _begin_at_lines(self, threads: int) -> bool:
+        """Whether the examples of every slice, in every step, begin at a cache line."""
+        begins = (self.m * (i + 1) // threads for i in range(threads))
+        return self.row > 0 and all(j * self.row % _LINE == 0 for j in begins)
 
     def sections(self, threads: int, steps: int) -> int:
         """Return the number of sections for `steps` steps that threads share without waiting for each other.
