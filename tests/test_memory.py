@@ -42,9 +42,18 @@ def test_the_pool_is_bounded(monkeypatch):
     held = [buffer_pool.empty((1 << 18,), np.uint8) for _ in range(9)]
     assert sum(b.nbytes for b in buffer_pool._buffers) <= 1 << 20
     assert len({address(a) for a in held}) == 9
+    last = address(buffer_pool._buffers[-1])
     del held
     buffer_pool.empty((1 << 19,), np.uint8)
     assert sum(b.nbytes for b in buffer_pool._buffers) <= 1 << 20
+    assert last in map(address, buffer_pool._buffers)  # those used least recently are freed first
+
+
+def test_buffers_of_large_passes_are_reused():
+    """The block and the workspace of a float64 LSTM with 64 examples and 256 units, 100 steps, and a larger block."""
+    sizes = 88 << 20, 69 << 20, 136 << 20
+    places = [address(buffer_pool.empty((size,), np.uint8)) for size in sizes]
+    assert [address(buffer_pool.empty((size,), np.uint8)) for size in sizes] == places
 
 
 def test_small_and_huge_arrays_are_not_kept():

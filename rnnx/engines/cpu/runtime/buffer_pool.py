@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 _SMALLEST = 1 << 17  # bytes; malloc keeps smaller arrays in its heap
-_LARGEST = 1 << 26  # bytes; page faults do not matter for larger arrays
-_KEPT = 1 << 28  # bytes in the pool, at most
+_LARGEST = 1 << 28  # bytes
+_KEPT = 1 << 29  # bytes in the pool, at most
 
 _WORKSPACE = 1 << 26  # bytes of workspace kept per thread, at most
 LINE = 64  # bytes of a cache line
@@ -126,18 +126,19 @@ def _pooled(size: int) -> np.ndarray:
 
 
 def _take(size: int) -> np.ndarray:
-    """Return a free buffer of at least `size` bytes. Buffers are ordered by last use."""
+    """Return the smallest free buffer of `size` bytes to twice as many, or a new one. They are ordered by last use."""
     counts = [*map(sys.getrefcount, _buffers)]
-    for i in range(len(counts) - 1, -1, -1):
-        if counts[i] == _FREE and size <= _buffers[i].nbytes <= 2 * size:
-            _buffers.append(_buffers.pop(i))
-            return _buffers[-1]
-    held = sum(b.nbytes for b in _buffers) + size
-    for i in range(len(counts) - 1, -1, -1):  # backwards, so that earlier indices stay valid
-        if held <= _KEPT:
-            break
-        if counts[i] == _FREE:
-            held -= _buffers.pop(i).nbytes
+    fitting = [i for i, b in enumerate(_buffers) if counts[i] == _FREE and size <= b.nbytes <= 2 * size]
+    if fitting:
+        _buffers.append(_buffers.pop(min(reversed(fitting), key=lambda i: _buffers[i].nbytes)))
+        return _buffers[-1]
+    held, kept = sum(b.nbytes for b in _buffers) + size, []
+    for b, count in zip(_buffers, counts, strict=True):
+        if held > _KEPT and count == _FREE:
+            held -= b.nbytes
+        else:
+            kept.append(b)
+    _buffers[:] = kept
     buffer = np.empty(size, np.uint8)
     if held <= _KEPT:  # else too much is in use: do not pool this one
         _buffers.append(buffer)
@@ -152,7 +153,9 @@ _local = _Local()
 
 
 def take_workspace(size: int) -> Memory:
-    """Return `size` uninitialized bytes, to be given back. Each thread keeps up to 64 MB for its next call."""
+    """Return `size` uninitialized bytes, to be given back. Each thread keeps up to 64 MB for its next call, the pool
+    more.
+    """
     if size > _WORKSPACE:
         return aligned_at(size)
     kept, _local.workspace = _local.workspace, None  # it is None inside another call
