@@ -3,6 +3,7 @@
 import math
 import os
 import signal
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from lab import NAMES, PROSE, make_trainer
 from rnnx.data import Examples
 from rnnx.models import CharModel, SequenceClassifier, SequenceRegressor
 from rnnx.optim import SGD, Adam, StepDecay
-from rnnx.training import MetricsWriter, Trainer, evaluate, read_metrics
+from rnnx.training import MetricsWriter, Trainer, evaluate, read_metrics, stepping
 
 
 def run(trainer, corpus, **options):
@@ -140,26 +141,29 @@ def test_in_place_is_bit_identical():
     assert all(np.array_equal(ours[name], p) for name, p in pure.items())
 
 
-@pytest.mark.parametrize("in_place", [True, False])
+@pytest.mark.parametrize(("in_place", "ema"), [(True, None), (True, 0.9), (False, None)])
 @pytest.mark.parametrize("place", ["before", "after", "commit"])
-def test_an_interrupted_update_is_undone_or_finished(monkeypatch, in_place, place):
+def test_an_interrupted_update_is_undone_or_finished(monkeypatch, in_place, ema, place):
     """A run that goes on after an interrupt ends with the bits of an undisturbed one."""
 
-    def interrupted(*arguments, **keywords):
+    def interrupted(function, *arguments, **keywords):
         calls.append(1)
         if len(calls) == 5 and place != "after":
             raise KeyboardInterrupt
-        result = original(*arguments, **keywords)
+        result = function(*arguments, **keywords)
         if len(calls) == 5:
             raise KeyboardInterrupt
         return result
 
-    corpus, whole = make_trainer(in_place=in_place)
+    corpus, whole = make_trainer(in_place=in_place, ema=ema)
     run(whole, corpus, iterations=9)
-    _, trainer = make_trainer(in_place=in_place)
-    owner, name = (Trainer, "_finish") if place == "commit" else (Adam, "update")
+    _, trainer = make_trainer(in_place=in_place, ema=ema)
+    owner, name = (Trainer, "_finish") if place == "commit" else (stepping, "once") if in_place else (Adam, "update")
     calls, original = [], getattr(owner, name)
-    monkeypatch.setattr(owner, name, interrupted)
+    if name == "once":  # which returns what does the update
+        monkeypatch.setattr(owner, name, lambda *arguments: partial(interrupted, original(*arguments)))
+    else:
+        monkeypatch.setattr(owner, name, lambda *arguments, **keywords: interrupted(original, *arguments, **keywords))
     with pytest.raises(KeyboardInterrupt):
         run(trainer, corpus, iterations=9)
     monkeypatch.undo()
@@ -167,6 +171,19 @@ def test_an_interrupted_update_is_undone_or_finished(monkeypatch, in_place, plac
     run(trainer, corpus, iterations=9)
     assert trainer.counters == whole.counters
     assert_same_state(trainer, whole)
+
+
+def test_updates_in_place_keep_the_arrays_but_those_that_others_may_have():
+    corpus, trainer = make_trainer()
+    given = {name: (p, p.copy()) for name, p in trainer.model.parameters.items()}
+    run(trainer, corpus, iterations=1)
+    first = dict(trainer.model.parameters), dict(trainer.optimizer_state)
+    run(trainer, corpus, iterations=4)
+    for before, after in zip(first, (trainer.model.parameters, trainer.optimizer_state), strict=True):
+        assert all(after[name] is a for name, a in before.items())
+    for name, (p, copy) in given.items():
+        assert p is not first[0][name]
+        assert np.array_equal(p, copy)
 
 
 def assert_same_state(one, other):

@@ -24,6 +24,7 @@ Namespace = Any
 _EXACT_NUMPY_TYPES = (np.ndarray, np.memmap)
 ONLY_NUMPY = {np.ndarray}
 INDEX = np.dtype(np.int64)  # of lengths and index inputs, in libraries with NumPy's dtypes
+_OF_NUMPY = np.asarray(0).dtype  # NumPy's own, of 32 bits in browsers
 _DTYPE = operator.attrgetter("dtype")
 _HALVES = ("float16", "bfloat16")
 _MOST_JOINED = 8  # arrays
@@ -243,6 +244,8 @@ def _is_integer(xp: Namespace, dtype: Any) -> bool:
 
 def as_index(xp: Namespace, values: Array) -> Array:
     """Copy to the library's index dtype: in a narrow dtype, comparisons with larger numbers would wrap."""
+    if type(values) is np.ndarray:  # fast path
+        return values.astype(_OF_NUMPY)
     # With CuPy, `xp.asarray` would launch a kernel.
     return xp.astype(values, INDEX if compat.is_cupy_namespace(xp) else xp.asarray(0).dtype)
 

@@ -52,7 +52,10 @@ class Operations(Protocol):
     """Operations on arrays of one library and device. They change no argument, except `out`.
 
     Some have a method ``softmax(y)``, the softmax along the first axis, or None for arrays that it does not take; or
-    ``joined(arrays)``, which returns arrays (n,) of one dtype one after the other, in one launch.
+    ``joined(arrays)``, which returns arrays (n,) of one dtype one after the other, in one launch; or
+    ``once(rule, numbers, rows)``, which returns a function, or None for arrays that it does not take. The function
+    writes what `elementwise` computes to all arrays of a row but the second: once, even if an interrupt comes and it is
+    called again.
     """
 
     def elementwise(

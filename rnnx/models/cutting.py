@@ -32,9 +32,9 @@ def lengths_within(lengths: Array, steps: slice) -> Array:
 
 def number_of_steps(lengths: Any) -> Any:
     """Return the sum of the lengths; an array of shape () if they are on a device."""
-    if isinstance(lengths, Sequence) or ns.is_on_host(lengths):
+    if isinstance(lengths, Sequence):
         return int(np.sum(lengths))
-    return ns.namespace(lengths).sum(lengths)
+    return int(lengths.sum()) if ns.is_on_host(lengths) else ns.namespace(lengths).sum(lengths)
 
 
 def total_weight(weights: Any, lengths: Any, n_steps: int | None) -> Any:

@@ -1,5 +1,6 @@
 """The base class of optimizers."""
 
+from collections.abc import Callable
 from typing import Any
 
 from rnnx import engines
@@ -143,6 +144,24 @@ class Optimizer(Checked):
         for names, results in zip(zip(*given.names, strict=True), changed, strict=bool(slots)):
             new_state.update(zip(names, results[1:], strict=True))
         return new_parameters, new_state
+
+
+def once(optimizer: Any, parameters: Named, grads: Named, state: Named, t: int) -> Callable[[], None] | None:
+    """Return a function that does `update` in place: once, even if an interrupt comes and it is called again.
+
+    None if optimizer or arrays are not such that this is possible. No array may occur twice, and gradients must not be
+    views of parameters.
+    """
+    if getattr(type(optimizer), "update", None) is not Optimizer.update or not parameters:
+        return None
+    given = checked_update(parameters, grads, state, optimizer.slots)
+    run = None if given.casts else getattr(engines.operations(given.xp), "once", None)
+    if run is None:
+        return None
+    rows = [*zip(given.parameters, given.gradients, *given.moments, strict=True)]
+    numbers = optimizer.numbers(learning_rate_at(optimizer.learning_rate, t), t)
+    found: Callable[[], None] | None = run(optimizer.rule, numbers, rows)
+    return found
 
 
 def _is_writable(array: Any) -> bool:

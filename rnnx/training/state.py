@@ -57,7 +57,6 @@ class TrainingState:
     _pending: PendingSteps = field(default_factory=PendingSteps, init=False, repr=False)
     _error: FloatingPointError | None = field(default=None, init=False, repr=False)  # of the current run
     _owned: Arrays | None = field(default=None, init=False, repr=False)  # parameters without other references
-    _spare: tuple[Arrays, Arrays] | None = field(default=None, init=False, repr=False)  # memory for the next update
     _joined: Joined | None = field(default=None, init=False, repr=False)  # on a device
     _captured: CapturedSteps = field(default_factory=CapturedSteps, init=False, repr=False)
 
@@ -89,7 +88,7 @@ class TrainingState:
     def __getstate__(self) -> dict[str, Any]:
         """Return the attributes for a copy or a pickle, which shares no arrays that later steps overwrite."""
         self.settle()
-        return {**vars(self), "_owned": None, "_spare": None, "_joined": None, "_captured": CapturedSteps()}
+        return {**vars(self), "_owned": None, "_joined": None, "_captured": CapturedSteps()}
 
     @property
     def step(self) -> int:

@@ -1,7 +1,8 @@
 """One optimizer step of a run, on the host or on a device, applied completely or not at all."""
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx.models import Masks, Step
 from rnnx.optim import Joined, clip_by_value, learning_rate_at
+from rnnx.optim.base import once
 from rnnx.optim.clipping import scale_to_norm
 from rnnx.training.captured import CapturedStep, Launch
 from rnnx.training.finite import check_finite
@@ -55,12 +57,8 @@ class Stepping(TrainingState):
         return step
 
     def _update(self, step: Step, batch: Any) -> Progress:
-        """Update on the host, if loss and gradients are finite.
-
-        An update in place alternates between two sets of arrays, so that the old state is there until the new one is
-        complete.
-        """
-        number, parameters, state = self.step + 1, self.model.parameters, self.optimizer_state
+        """Update on the host, if loss and gradients are finite."""
+        number, parameters = self.step + 1, self.model.parameters
         check_finite("the loss is", step.loss, number, batch, parameters)
         gradients, norm = self.clipped(step.gradients, self.loss_scale)
         applied, scale = True, self.loss_scale
@@ -70,21 +68,27 @@ class Stepping(TrainingState):
         count = self.model.count(batch)
         counters = self.counters.with_numbers(step.loss, float(norm), count).after_step(count)
         new = {"states": step.states, "counters": counters, "loss_scale": scale}
-        trained = self.trained()
-        if not applied:
-            arrays = trained, state
-        elif self.in_place:
-            owned = self._owned is parameters  # never write to arrays that others hold
-            out = self._spare if owned and self._spare else (_like(trained), _like(state))
-            arrays = self.optimizer.update(trained, gradients, state, number, out=out)
-            new |= {"_spare": (trained, state) if owned else None}
-        else:
-            arrays = self.optimizer.update(trained, gradients, state, number)
-        after, average = {**parameters, **arrays[0]} if self._frozen else arrays[0], self._averages(arrays[0], number)
-        if self.in_place and applied:
-            new["_owned"] = after
-        self._replace(parameters=after, optimizer_state=arrays[1], **new, **average)
+        self._replace(**(self._updated(gradients, number) if applied else {}), **new)
         return self._progress(step.loss)
+
+    def _updated(self, gradients: Arrays, number: int) -> dict[str, Any]:
+        """Return what `_replace` sets for an update: new arrays, or what writes to the old ones if no other object has
+        them.
+        """
+        parameters, trained, state = self.model.parameters, self.trained(), self.optimizer_state
+        run = once(self.optimizer, trained, gradients, state, number) if self._owned is parameters else None
+        if run is not None:
+            return {"_launch": run if self.ema is None else partial(self._run_and_average, run, self.average, number)}
+        trained, state = self.optimizer.update(trained, gradients, state, number)
+        after = {**parameters, **trained} if self._frozen else trained
+        new = {"parameters": after, "optimizer_state": state, "_owned": after if self.in_place else None}
+        return new | self._averages(trained, number)
+
+    def _run_and_average(self, run: Callable[[], None], average: Arrays, number: int) -> None:
+        """Run an update in place, and set the averages that follow on those before."""
+        run()
+        assert self.ema is not None
+        self.average = averaged(average, self.trained(), average_numbers(self.ema, number))
 
     def _launch_update(self, step: Step, batch: Any) -> Progress:
         """Launch the update on a device without waiting; it is skipped there if loss or gradients are not finite."""
@@ -153,7 +157,3 @@ class Stepping(TrainingState):
         with np.errstate(invalid="ignore"):  # non-finite gradients are rejected later
             clipped, norm = scale_to_norm(self.model.xp, gradients, self.clip_norm or _NO_CLIPPING, own=False)
         return clipped if self.clip_value is None else clip_by_value(clipped, self.clip_value), norm
-
-
-def _like(arrays: Mapping[str, Array]) -> Arrays:
-    return {name: np.empty_like(a, subok=False) for name, a in arrays.items()}

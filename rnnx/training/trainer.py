@@ -57,8 +57,8 @@ class Trainer(Stepping):
     segment_length : int, optional
         Recompute the states within segments of this many steps in the backward pass; see `CharModel.train_step`.
     in_place : bool
-        Write NumPy parameters and optimizer state to two sets of arrays in turn, and those on a GPU to the same arrays
-        in every step, which is then one launch of a CUDA graph: bit-identical, and faster. Later steps overwrite the
+        Write parameters and optimizer state of NumPy, and those on a GPU, to the same arrays in every step but the
+        first, which is then one launch of a CUDA graph on a GPU: bit-identical, and faster. Later steps overwrite the
         arrays in ``model.parameters``, so copy what you want to keep. Otherwise, and in other libraries, every step
         makes new arrays.
     precision : {"float64", "float32", "tf32", "bfloat16", "float16"}, optional

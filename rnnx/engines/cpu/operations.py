@@ -3,7 +3,7 @@
 
 import math
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from itertools import chain
 from typing import Any
@@ -12,7 +12,7 @@ import numpy as np
 
 from rnnx._core.underflow import ignore_underflow
 from rnnx.engines.cpu import kernels
-from rnnx.engines.cpu.array_tables import array_table
+from rnnx.engines.cpu.array_tables import ArrayTable, array_table
 from rnnx.engines.cpu.codegen.ir import lanes
 from rnnx.engines.cpu.descriptor.fields import ROWS, TABLE
 from rnnx.engines.cpu.descriptor.layout import lines
@@ -73,6 +73,15 @@ class CpuOperations:
                 done = over and (own or [_transposed(over[0])])
             results += done or REFERENCE.elementwise(rule, numbers, [row], own)
         return results
+
+    def once(self, rule: Rule, numbers: Numbers, rows: Sequence[Arrays]) -> Callable[[], None] | None:
+        arrays = [a for row in rows for a in (*row, row[0], *row[2:])]
+        width, dtype = len(arrays) // len(rows), arrays[0].dtype
+        table = array_table(arrays, width, len(rows[0]))
+        if table is None:
+            return None
+        kernel = kernels.elementwise(rule, tuple(numbers), len(rows[0]), dtype)
+        return _Once(kernel, table, width, numbers, len(rows), arrays)
 
     @ignore_underflow
     def norm(self, arrays: Sequence[np.ndarray]) -> Any:
@@ -166,13 +175,38 @@ def _run(rule: Rule, numbers: Numbers, rows: Sequence[Arrays], out: Any) -> list
     if table is None:
         return None
     values = np.array([*numbers.values()], np.float64)
-    arguments = len(rows), address(table.numbers), address(values) if numbers else 0
     if table.size * width < FEW:
-        kernel.run(*arguments)
+        kernel.run(len(rows), address(table.numbers), address(values) if numbers else 0)
     else:
-        record = np.array((kernel.address, 0, 0, dtype.itemsize, lanes(dtype), width + 1, *arguments), TABLE)
+        record = _record(kernel, dtype, width, 0, len(rows), table.numbers, values)
         run_shared("elementwise", record, table.size, table.size * width, table.numbers.nbytes)
     return list(results)
+
+
+def _record(
+    kernel: Kernel, dtype: np.dtype, width: int, done: int, rows: int, table: np.ndarray, values: np.ndarray
+) -> np.ndarray:
+    """Return the record of a job over a table."""
+    arguments = rows, address(table), address(values) if len(values) else 0
+    return np.array((kernel.address, 0, 0, dtype.itemsize, lanes(dtype), width + 1, done, *arguments), TABLE)
+
+
+class _Once:
+    """The elementwise job over a table, which runs once. It also keeps the arrays alive."""
+
+    def __init__(
+        self, kernel: Kernel, table: ArrayTable, width: int, numbers: Numbers, rows: int, arrays: Sequence[np.ndarray]
+    ) -> None:
+        self._table, self._width, self._arrays = table, width, arrays
+        self._values, self._done = np.array([*numbers.values()], np.float64), np.zeros(1, np.int64)
+        dtype, done = arrays[0].dtype, address(self._done)
+        self._record = _record(kernel, dtype, width, done, rows, table.numbers, self._values)
+
+    def __call__(self) -> None:
+        """Run the job unless it has been done, which it notes itself: no interrupt comes between the two."""
+        if not self._done[0]:
+            size = self._table.size
+            run_shared("elementwise", self._record, size, size * self._width, self._table.numbers.nbytes)
 
 
 def _transposed(arrays: Arrays) -> Arrays:

@@ -68,8 +68,9 @@ DENSE_GRADIENTS = record(
     "dz a w da dw db",
 )
 # Calls of kernels with the arguments in `codegen.leaves`, which slices share; see `loops.operations`. A row of the
-# table has `width` integers. A slice has `scratch_size` bytes of memory at `scratch`.
-TABLE = record("kernel scratch scratch_size item lanes width", *ELEMENTWISE)
+# table has `width` integers. A slice has `scratch_size` bytes of memory at `scratch`. `done` is the address of an
+# integer that becomes 1, or 0.
+TABLE = record("kernel scratch scratch_size item lanes width done", *ELEMENTWISE)
 ROWS = record("kernel scratch scratch_size item parts", *LOSS)
 MASKS = record("kernel scratch scratch_size item", *MASK)
 # A public array to copy to time-major memory, zero past each length. It is contiguous along features or along steps.
