@@ -141,6 +141,21 @@ def test_in_place_is_bit_identical():
     assert all(np.array_equal(ours[name], p) for name, p in pure.items())
 
 
+def test_an_array_under_two_names_becomes_two():
+    def parameters(in_place):
+        corpus, trainer = make_trainer(in_place=in_place)
+        for iterations in (2, 4):
+            trainer.fit(corpus.train, iterations=iterations)
+            own = trainer.model.parameters
+            own["bf_l0"] = own["bi_l0"]
+        return trainer.fit(corpus.train, iterations=6) and trainer.model.parameters
+
+    expected, found = parameters(False), parameters(True)
+    for name, p in found.items():
+        np.testing.assert_array_equal(p, expected[name], err_msg=name)
+    assert not np.array_equal(found["bf_l0"], found["bi_l0"])
+
+
 @pytest.mark.parametrize(("in_place", "ema"), [(True, None), (True, 0.9), (False, None)])
 @pytest.mark.parametrize("place", ["before", "after", "commit"])
 def test_an_interrupted_update_is_undone_or_finished(monkeypatch, in_place, ema, place):

@@ -1,6 +1,7 @@
 """The base class of optimizers."""
 
 from collections.abc import Callable
+from itertools import chain
 from typing import Any
 
 from rnnx import engines
@@ -149,14 +150,15 @@ class Optimizer(Checked):
 def once(optimizer: Any, parameters: Named, grads: Named, state: Named, t: int) -> Callable[[], None] | None:
     """Return a function that does `update` in place: once, even if an interrupt comes and it is called again.
 
-    None if optimizer or arrays are not such that this is possible. No array may occur twice, and gradients must not be
+    None if optimizer or arrays are not such that this is possible, or an array occurs twice. Gradients must not be
     views of parameters.
     """
     if getattr(type(optimizer), "update", None) is not Optimizer.update or not parameters:
         return None
     given = checked_update(parameters, grads, state, optimizer.slots)
     run = None if given.casts else getattr(engines.operations(given.xp), "once", None)
-    if run is None:
+    written = [*map(id, given.parameters), *map(id, chain(*given.moments))]
+    if run is None or len({*written}) < len(written):
         return None
     rows = [*zip(given.parameters, given.gradients, *given.moments, strict=True)]
     numbers = optimizer.numbers(learning_rate_at(optimizer.learning_rate, t), t)
