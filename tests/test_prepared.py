@@ -33,6 +33,14 @@ def forget():
     steps._steps._found.clear()
 
 
+def forget_steps():
+    """Forget all steps and the jobs that they run."""
+    from rnnx.engines.cpu.descriptor.forward import ForwardPass
+
+    steps._steps._found.clear()
+    ForwardPass.cache_clear()
+
+
 def arrays_of(cell, rng):
     """Return the valid arguments of a call, float32."""
     cell = rnnx.CELLS[cell]
@@ -307,6 +315,31 @@ def test_addresses_are_the_same_where_objects_cannot_be_read(cell, options, monk
     if builder.READABLE:
         pytest.skip("objects cannot be read")
     assert results() == expected
+
+
+@pytest.mark.skipif("cpu" not in engines.engines_of("numpy"), reason="no compiled engine")
+def test_jobs_that_hold_the_lock_keep_memory_that_is_large_enough(monkeypatch):
+    """Another thread may replace the shared memory by less after the template of a job has asked for it."""
+    builder = pytest.importorskip("rnnx.engines.cpu.descriptor.builder")
+    if not builder.READABLE:
+        pytest.skip("objects cannot be read")
+    given, sizes, finish = arrays_of("lstm", np.random.default_rng(0)), [], builder.Template.finish
+
+    def finish_and_spy(self, *args, **sizes_of):
+        enter = finish(self, *args, **sizes_of)._enter
+        self._enter = lambda objects: sizes.append((objects[1].size, self.whole_size)) or enter(objects)
+        return self
+
+    monkeypatch.setattr(builder.Template, "finish", finish_and_spy)
+    for m in (1, 2):
+        forget_steps()
+        monkeypatch.setattr(builder, "_held", [np.empty(0, np.uint8)])
+        columns = given["x"][:, :m, 0], *[s[:, :m] for s in given["s0"]]
+        rnnx.lstm_cell_forward(*columns, given["parameters"])
+        builder._held[0] = np.empty(0, np.uint8)
+        rnnx.lstm_cell_forward(*columns, given["parameters"])
+    assert len(sizes) == 4
+    assert all(size >= needed + builder.LINE for size, needed in sizes)
 
 
 @pytest.mark.skipif("cpu" not in engines.engines_of("numpy"), reason="no compiled engine")

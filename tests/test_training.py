@@ -483,7 +483,7 @@ def test_a_state_that_does_not_match_is_refused():
     _, trainer = make_trainer()
     values, arrays = trainer.state()
     other = Trainer(CharModel(5, 3, seed=0), Adam())
-    with pytest.raises(ValueError, match="the optimizer state in `arrays` does not match"):
+    with pytest.raises(ValueError, match="the optimizer state in `arrays` must match"):
         other.restore(values, arrays)
     with pytest.raises(ValueError, match=r"the counters in `values` are wrong: missing \["):
         trainer.restore({"step": 1}, arrays)

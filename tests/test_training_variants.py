@@ -186,6 +186,9 @@ def test_averaged_parameters(rng):
     again = Trainer(model, Adam(0.1), ema=0.5)
     again.restore(values, arrays)
     np.testing.assert_array_equal(again.averaged.parameters["Wy"], trainer.averaged.parameters["Wy"])
+    for wrong, message in ((np.zeros((1, 1)), "match the model"), (arrays["average/Wy"].astype("float32"), "dtypes")):
+        with pytest.raises(ValueError, match=f"the averages in `arrays` must .*{message}"):
+            again.restore(values, {**arrays, "average/Wy": wrong})
     last = trainer.fit(data, data, epochs=7, batch_size=4, restore_best=True)
     assert model.loss(data.gather(np.arange(10))) == pytest.approx(trainer.counters.best_loss)
     assert last.evaluation

@@ -179,20 +179,26 @@ class TrainingState:
         Raises ValueError if the state does not match the model and the optimizer, or has another precision.
         """
         optimizer, states = (with_prefix(arrays, prefix) for prefix in ("optimizer/", "state/"))
-        expected = self.optimizer.init(self.trained())
-        if {k: tuple(a.shape) for k, a in optimizer.items()} != {k: tuple(a.shape) for k, a in expected.items()}:
-            raise ValueError("the optimizer state in `arrays` does not match the model and the optimizer")
-        if any(a.dtype != expected[k].dtype for k, a in optimizer.items()):
-            raise ValueError("the optimizer state in `arrays` must have the dtypes of the parameters")
+        _check_alike("the optimizer state", optimizer, self.optimizer.init(self.trained()))
         values, scale = restored(self.precision, self.loss_scale, values, arrays)
         counters, optimizer = Counters.of(values), copies(optimizer)
-        self.settle()
         average = with_prefix(arrays, "average/") if self.ema is not None else {}
         average = copies({name: a for name, a in average.items() if name not in self._frozen})
+        if average:
+            _check_alike("the averages", average, self.trained())
+        self.settle()
         if (parts := self.parts) is not None:
             states = parts.own_states(states)
         new = {"optimizer_state": optimizer, "states": states, "loss_scale": scale, "average": average}
         self._replace(counters=counters, _error=None, **new)
+
+
+def _check_alike(what: str, arrays: Arrays, expected: Arrays) -> None:
+    """Raise unless restored arrays have the names, shapes and dtypes of those expected."""
+    if {k: tuple(a.shape) for k, a in arrays.items()} != {k: tuple(a.shape) for k, a in expected.items()}:
+        raise ValueError(f"{what} in `arrays` must match the model and the optimizer")
+    if any(a.dtype != expected[k].dtype for k, a in arrays.items()):
+        raise ValueError(f"{what} in `arrays` must have the dtypes of the parameters")
 
 
 def copies(arrays: Mapping[str, Array]) -> Arrays:

@@ -27,7 +27,9 @@ from rnnx.engines.cpu.runtime.thread_pool import Task
 from rnnx.engines.cpu.runtime.tuning import panel_vectors
 from rnnx.engines.protocol import Call
 
-_held = [np.empty(0, np.uint8)]  # the workspace of jobs that hold Python's lock, of which only one runs at a time
+# The workspace of jobs that hold Python's lock, of which only one runs at a time. A template keeps the one that was
+# large enough for it: another thread may replace it by a smaller one at the same time.
+_held = [np.empty(0, np.uint8)]
 _SHIFT = 48
 _WORKSPACE, _ARRAYS = 1 << _SHIFT, 2  # the latter is the first base of an array
 
@@ -93,6 +95,14 @@ class PassKey(NamedTuple):
     keys: tuple[str, ...]  # of the given parameters
     has_lengths: bool
     weights: str = ""  # the format in which a forward pass keeps packed weights, if any
+
+
+def _held_memory(size: int) -> np.ndarray:
+    """Return memory of at least `size` bytes that all jobs that hold Python's lock share."""
+    memory = _held[0]
+    if memory.size < size:
+        memory = _held[0] = np.empty(1 << size.bit_length(), np.uint8)  # rounded up, so that there are few
+    return memory
 
 
 def kept_format(call: Call) -> str:
@@ -199,9 +209,8 @@ class Template:
         run = _binders()["bind_and_run"].address
         self._binding = np.array((run, *record, DATA, self.task.address), fields.BINDING)
         self._address, self._enter = address(self._binding), enter(is_small)
-        self.whole_size, self._holds = self.workspace + values.nbytes, is_small
-        if is_small and _held[0].size < self.whole_size + LINE:
-            _held[0] = np.empty(self.whole_size + LINE, np.uint8)
+        self.whole_size = self.workspace + values.nbytes
+        self._held = _held_memory(self.whole_size + LINE) if is_small else None
         return self
 
     def binding(self, data: int) -> np.ndarray:
@@ -225,8 +234,8 @@ class Template:
 
     def run_alone(self, arrays: Sequence[np.ndarray]) -> None:
         """Run the job on this thread, on a call's arrays."""
-        if self._holds and READABLE:
-            self._enter((self._binding, _held[0], *arrays))
+        if self._held is not None and READABLE:
+            self._enter((self._binding, self._held, *arrays))
             return
         workspace = take_workspace(self.whole_size)
         try:
