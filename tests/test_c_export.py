@@ -17,6 +17,7 @@ from wide_cells import WIDE
 import rnnx
 from rnnx.data import Scaler
 from rnnx.export import build, library, load, to_c
+from rnnx.export.shared_model import FORMAT, loading
 from rnnx.export.text import identifier, string
 from rnnx.models import CharModel, Seq2Seq, SequenceClassifier, SequenceRegressor
 from rnnx.training.checkpoint import load_run
@@ -263,6 +264,13 @@ def test_errors_of_shared_models(tmp_path):
         shared.states = {"a_l0": np.zeros(3)}
     with pytest.raises(ValueError, match="`extra` must hold"):
         shared.run(np.zeros((3, 5)), {"t": [1] * 5})
+
+
+def test_a_library_of_another_format(tmp_path, monkeypatch):
+    path = build(to_c(SequenceRegressor(3, 4, seed=0), tmp_path / "model.c")[0])
+    monkeypatch.setattr(loading, "FORMAT", FORMAT + 1)
+    with pytest.raises(ValueError, match=f"has format {FORMAT}; this copy of shared_model reads format {FORMAT + 1}"):
+        load(path)
 
 
 def test_errors_of_compilers(tmp_path, monkeypatch):

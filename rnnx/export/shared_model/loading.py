@@ -52,7 +52,7 @@ def load(path: str | os.PathLike[str]) -> Any:
         k += 1
     facts = json.loads(b"".join(pieces))
     if facts["format"] != FORMAT:
-        raise ValueError(f"{path} has format {facts['format']}; this version of shared_model.py reads format {FORMAT}")
+        raise ValueError(f"{path} has format {facts['format']}; this copy of shared_model reads format {FORMAT}")
     if facts["kind"] == "seq2seq":
         return SharedTranslator(library, facts)
     return SharedMultiTaskModel(library, facts) if "heads" in facts else SharedModel(library, facts)
