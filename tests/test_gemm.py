@@ -271,6 +271,15 @@ def test_matmul(rows, n_k, columns, dtype, data):
     assert np.array_equal(out[-1:], alone)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_copy_of_a_bias_lives_as_long_as_the_product(dtype, rng):
+    """Memory that was given back would be used again: for the record of a job, of as many bytes, or by malloc."""
+    for columns in (dense.MATRIX.itemsize // np.dtype(dtype).itemsize, 300):
+        a, W = rng.standard_normal((64, 40, 30)).astype(dtype), rng.standard_normal((columns, 64)).astype(dtype)
+        b = rng.standard_normal((columns, 2)).astype(dtype)[:, :1]
+        assert np.array_equal(rnnx.dense_forward(a, W, b), rnnx.dense_forward(a, W, b.copy()))
+
+
 @settings(max_examples=40)
 @given(
     st.integers(1, 900), st.integers(1, 140), st.integers(1, 140), st.sampled_from(["float32", "float64"]), st.data()

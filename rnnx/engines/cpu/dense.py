@@ -153,7 +153,8 @@ def matmul(a: np.ndarray, b: np.ndarray, bias: np.ndarray | None = None) -> np.n
     transposed = plan.by_rows and b.T.flags.c_contiguous and not b.flags.c_contiguous
     if not transposed:
         b = np.ascontiguousarray(b)
-    out, init = empty((rows, columns), a.dtype), plan.zeros if bias is None else address(np.ascontiguousarray(bias))
+    bias = None if bias is None else np.ascontiguousarray(bias)  # which must live until the product
+    out, init = empty((rows, columns), a.dtype), plan.zeros if bias is None else address(bias)
     plan.run(address(a), *a.strides, address(b), b.strides[1 if transposed else 0], transposed, init, address(out))
     return out
 
