@@ -11,6 +11,7 @@ from types import MappingProxyType
 
 import numpy as np
 import pytest
+from cells_by_hand import TWO_STAGES
 from conftest import NO_COMPILER
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -475,6 +476,20 @@ def test_single_steps(cell, engine, rng, monkeypatch):
     for (name, d), other in zip(gradients.items(), expected.values(), strict=True):
         np.testing.assert_array_equal(d, again[1][name])
         np.testing.assert_array_equal(d.reshape(other.shape), other)
+
+
+@pytest.mark.parametrize("m", [1, 2])
+def test_gradients_of_a_step_whose_joint_and_other_weights_are_one_block(m, rng):
+    x, before = rng.random((N_X, m)), {f"{s}_prev": rng.random((N_A, m)) for s in TWO_STAGES.states}
+    parameters = rnnx.initialize_parameters(TWO_STAGES, N_X, N_A, seed=1, dtype="float64")
+    ds = {f"d{s}_next": rng.random((N_A, m)) for s in TWO_STAGES.states}
+    found = {}
+    for engine in ("cpu", "reference"):
+        with rnnx.use_engine(engine):
+            *_, cache = steps.step_forward(TWO_STAGES, x, before, parameters)
+            found[engine] = steps.step_backward(TWO_STAGES, ds, cache)
+    for name, expected in found["reference"].items():
+        assert_close(found["cpu"][name], expected, TOLERANCE["oracle"])
 
 
 def test_the_cache_of_a_step_is_a_tuple_that_can_be_copied(rng):

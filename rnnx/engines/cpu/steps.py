@@ -70,11 +70,12 @@ class CpuStep:
         memory, views = self._results.allocate()
         final = [zero if d is None else rows(d) for d, zero in zip(cotangents, self._zeros)]  # noqa: B905 - one a state
         self._run_back((memory, views[0], kept, *self._select_again(arrays), *final))
-        if not (self._turns or self._spread):
-            return views
         n = 1 + self._n_states
-        gradients = [np.array(a, order="C") if k in self._spread else a for k, a in enumerate(views[n:])]
-        return [*[a.T for a in views[:n]], *gradients]
+        if self._turns:
+            views = [*[a.T for a in views[:n]], *views[n:]]
+        if self._spread:
+            views = [np.array(a, order="C") if k - n in self._spread else a for k, a in enumerate(views)]
+        return views
 
 
 def _runs(job: Pass) -> Callable[[Sequence[np.ndarray]], None]:
