@@ -5,6 +5,7 @@ import pickle
 import shutil
 import sys
 import threading
+import weakref
 from contextlib import nullcontext
 from functools import lru_cache, partial
 from types import MappingProxyType
@@ -341,6 +342,32 @@ def test_jobs_that_hold_the_lock_keep_memory_that_is_large_enough(monkeypatch):
         rnnx.lstm_cell_forward(*columns, given["parameters"])
     assert len(sizes) == 4
     assert all(size >= needed + builder.LINE for size, needed in sizes)
+
+
+@pytest.mark.skipif("cpu" not in engines.engines_of("numpy"), reason="no compiled engine")
+def test_what_python_reads_of_a_method_lives_even_if_two_threads_make_it(monkeypatch):
+    objects = pytest.importorskip("rnnx.engines.cpu.runtime.objects")
+    if not objects.READABLE:
+        pytest.skip("objects cannot be read")
+    functions, references, made = objects._functions(), [], []
+
+    class Description(objects._Method):
+        def __init__(self, *fields):
+            super().__init__(*fields)
+            references.append(weakref.ref(self))
+
+    def meanwhile():
+        """Make the method as another thread would, after the first one has found that there is none."""
+        monkeypatch.setattr(objects, "_functions", lambda: functions)
+        made.append(objects._method("kinds"))
+        return functions
+
+    for name, value in {"_methods": {}, "_Method": Description, "_functions": meanwhile}.items():
+        monkeypatch.setattr(objects, name, value)
+    made.append(objects._method("kinds"))
+    assert len(references) == 2
+    assert all(reference() is not None for reference in references)
+    assert len({method((np.ones(2),)) for method in made}) == 1
 
 
 @pytest.mark.skipif("cpu" not in engines.engines_of("numpy"), reason="no compiled engine")

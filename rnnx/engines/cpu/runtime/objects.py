@@ -59,7 +59,8 @@ class _Method(ctypes.Structure):
     )
 
 
-_methods: dict[str, tuple[Any, _Method]] = {}  # with their descriptions, which must live as long
+_methods: dict[str, Any] = {}
+_descriptions: list[_Method] = []  # which must live as long as the methods: two, if two threads make one at once
 
 
 def _method(name: str) -> Any:
@@ -72,9 +73,9 @@ def _method(name: str) -> Any:
         own = np.array([addresses[of] for of in OWN], np.int64)
         make = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p)
         description = _Method(name.encode(), _functions()[name], _ONE_ARGUMENT, None)
-        made = make(("PyCFunction_NewEx", ctypes.pythonapi))(ctypes.addressof(description), own, None)
-        _methods[name] = made, description
-    return _methods[name][0]
+        _descriptions.append(description)
+        _methods[name] = make(("PyCFunction_NewEx", ctypes.pythonapi))(ctypes.addressof(description), own, None)
+    return _methods[name]
 
 
 @lru_cache(maxsize=2)
