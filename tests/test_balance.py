@@ -42,7 +42,7 @@ def test_stops_of_a_virtual_machine_are_set_against_what_was_won(alone, shared, 
     """Every 300 ms of work, a host takes a core away for longer than a run wins."""
     rng, n = np.random.default_rng(0), int(20_000 / alone)
     chance = shared / 300
-    time = run(Balance(alone * MS), n, alone * MS, lambda: (shared + stop * (rng.random() < chance)) * MS)
+    time = run(Balance(MS), n, alone * MS, lambda: (shared + stop * (rng.random() < chance)) * MS)
     assert time < 1.1 * n * (shared + stop * chance) * MS
 
 
@@ -50,7 +50,7 @@ def test_stops_of_a_virtual_machine_are_set_against_what_was_won(alone, shared, 
 @pytest.mark.parametrize("seconds", [0.2, 1, 5])
 def test_a_machine_whose_speed_changes_goes_on_sharing(alone, shared, seconds):
     """Other guests of a host slow down all its cores for a while."""
-    balance, now, ideal = Balance(alone * MS), 0.0, 0.0
+    balance, now, ideal = Balance(MS), 0.0, 0.0
     while now < 20_000:
         slower = 2.5 if int(now / (1000 * seconds)) % 2 else 1
         shares = balance.shares()
@@ -58,6 +58,11 @@ def test_a_machine_whose_speed_changes_goes_on_sharing(alone, shared, seconds):
         balance.add(shares, ms * MS)
         now, ideal = now + ms, ideal + slower * shared
     assert now < 1.1 * ideal
+
+
+def test_a_stop_in_one_of_the_first_runs_counts_little():
+    balance, times = Balance(25 * MS), iter([14 * MS, 40 * MS])
+    assert run(balance, 30, 25 * MS, lambda: next(times, 14 * MS)) < (30 * 14 + 26 + 4 * 11) * MS
 
 
 def test_a_load_that_comes_and_goes():

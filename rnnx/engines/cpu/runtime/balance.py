@@ -7,7 +7,7 @@ take longer than running it alone. Nothing else tells that reliably, so both way
 from rnnx.engines.cpu.runtime.thread_policy import policy
 
 _MEASURED = frozenset({2, 8, 32, 128})  # runs on one thread, to learn their time, as is every 256th
-_LONG = 50_000_000  # nanoseconds; longer jobs are always shared: they lose little, and a run alone is expensive
+_LONG = 30_000_000  # nanoseconds; longer jobs are always shared: they lose little, and a run alone is expensive
 _CREDIT = 20_000_000  # nanoseconds won that count, at most, with a run alone; a host may stop a thread for as long
 _DEBT = 10  # times that of a run alone and the credit are the most lost time that counts: a computer may be suspended
 _RATE = 0.03  # of the time of runs alone: what may be lost to find out whether sharing pays off again
@@ -44,6 +44,7 @@ class Balance:
         else:  # the smallest time, and slowly more if it becomes longer
             self.lost += self._doubtful - ns if self._doubtful else 0
             self._doubtful = 0
+            self.lost -= 0 if self._alone else ns  # so that a stop in one of the first runs counts little
             self._alone = min(ns, self._alone + (ns - self._alone) / 8) if self._alone else ns
             self.lost -= _RATE * ns
         self.lost = min(max(self.lost, -_CREDIT - self._alone), _CREDIT + _DEBT * self._alone)
