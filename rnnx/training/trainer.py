@@ -59,8 +59,8 @@ class Trainer(Stepping):
     in_place : bool
         Write parameters and optimizer state of NumPy, and those on a GPU, to the same arrays in every step but the
         first, which is then one launch of a CUDA graph on a GPU: bit-identical, and faster. Later steps overwrite the
-        arrays in ``model.parameters``, so copy what you want to keep. Otherwise, and in other libraries, every step
-        makes new arrays.
+        arrays in ``model.parameters``, also those that you put there, so copy what you want to keep. Otherwise, and in
+        other libraries, every step makes new arrays.
     precision : {"float64", "float32", "tf32", "bfloat16", "float16"}, optional
         Precision of the recurrent and dense layers in training; default: that of the parameters, which keep their dtype
         like the optimizer state. See `rnnx.use_precision`. With "float16", the loss is scaled by a power of 2. A step
