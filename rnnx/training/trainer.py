@@ -58,7 +58,7 @@ class Trainer(Stepping):
         Recompute the states within segments of this many steps in the backward pass; see `CharModel.train_step`.
     in_place : bool
         Write parameters and optimizer state of NumPy, and those on a GPU, to the same arrays in every step but the
-        first, which is then one launch of a CUDA graph on a GPU: bit-identical, and faster. Later steps overwrite the
+        first: bit-identical, and faster. On a GPU, a step is then one launch of a CUDA graph. Later steps overwrite the
         arrays in ``model.parameters``, also those that you put there, so copy what you want to keep. Otherwise, and in
         other libraries, every step makes new arrays.
     precision : {"float64", "float32", "tf32", "bfloat16", "float16"}, optional

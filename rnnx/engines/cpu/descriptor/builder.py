@@ -137,7 +137,7 @@ class Template:
         self.workspace = 0
         self._blocks, bases = arrays.blocks, {name: k << _SHIFT for k, name in enumerate(arrays.names, _ARRAYS)}
         self._bases = {**bases, **{name: bases[owner] + at for name, (owner, at) in within.items()}}
-        # A row of zeros. Sizes are rounded up, so that few are cached.
+        # A row of zeros, as wide as that of a joint gradient. Sizes are rounded up, so that few are cached.
         widest = self.n_x + max(self.n, *(max(w.units(self.n), w.columns(self.n)) for w in wiring(key.cell)))
         self._zeros = _zeros(1 << (widest * self.item + 2 * LINE).bit_length())
         self.fields: Fields = {**copies(dtype), "zeros": address(self._zeros)}
