@@ -21,7 +21,7 @@ from functools import lru_cache
 from importlib.util import find_spec
 
 import numpy as np
-from peer_plan import LARGE_UNITS, OF_FLOOR, PLAN, targets
+from peer_plan import BY_ARITHMETIC, OF_FLOOR, PLAN, by_arithmetic, targets
 from peer_sides import SIDES
 from product_rate import fastest_product, product, product_flops
 from shared import added_mib, child, flops, geometric_mean, parsed_sizes, use_one_core, versions
@@ -138,7 +138,7 @@ class Results:
 
     def summary(self):
         """Return the rows of the summary."""
-        large = [size for size in self.sizes if size[1] >= LARGE_UNITS and self.timed]
+        large = [size for size in self.sizes if self.timed and by_arithmetic(size)]
         rows = []
         for peer in self.sides[1:] if self.sizes else []:
             ratios, (mean, worst) = self.ratios(peer), targets(self.table, peer, self.one_thread)
@@ -157,7 +157,7 @@ class Results:
 
 def print_summary(rows):
     """Print geometric means and worst ratios beside the targets, which are marked where they are missed."""
-    print(f"\n**Summary**; shares of the floor at n_a >= {LARGE_UNITS}, target {OF_FLOOR:.0%}; (!) misses the target\n")
+    print(f"\n**Summary**; shares of the floor at {BY_ARITHMETIC}, target {OF_FLOOR:.0%}; (!) misses the target\n")
     print(f"| {' | '.join(_SUMMARY)} |\n" + "|---" * len(_SUMMARY) + "|")
     for title, threads, peer, n, mean, mean_target, worst, worst_target, share, its_share in rows:
         cells = [title, threads, peer, str(n)]
