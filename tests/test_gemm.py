@@ -133,6 +133,14 @@ def test_some_micro_panels_only(back):
     assert np.isnan(Z).all()
 
 
+def before_the_end_of_a_page(a):
+    """A copy whose last number is the last one of a mapping."""
+    memory = mmap.mmap(-1, -(-a.nbytes // mmap.PAGESIZE) * mmap.PAGESIZE)
+    held = np.frombuffer(memory, np.uint8)[-a.nbytes :].view(a.dtype).reshape(a.shape)
+    held[...] = a
+    return held
+
+
 @pytest.mark.skipif(not gemm.reads_rows(), reason="no loads of a part of a vector")
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_weights_that_are_not_packed(dtype):
@@ -142,9 +150,7 @@ def test_weights_that_are_not_packed(dtype):
         W, H = rng.standard_normal((n_k, columns)).astype(dtype), rng.standard_normal((rows, n_k)).astype(dtype)
         wide = np.full((n_k, columns + 3), np.nan, dtype)
         wide[:, 3:] = W
-        held = np.frombuffer(memory := mmap.mmap(-1, -(-wide.nbytes // mmap.PAGESIZE) * mmap.PAGESIZE), np.uint8)
-        given = held[-wide.nbytes :].view(dtype).reshape(wide.shape)  # ends with a page
-        given[...] = wide
+        given = before_the_end_of_a_page(wide)
         Z, vectors, item = np.full((rows, columns), np.nan, dtype), gemm.n_vectors(dtype, columns), H.itemsize
         product, zeros = products(H.dtype, panel := panel_vectors(1), ir.machine()), np.zeros(columns, dtype)
         product(
@@ -152,27 +158,31 @@ def test_weights_that_are_not_packed(dtype):
             *(Z, columns * item, columns % ir.lanes(dtype), 0, wide.strides[0]),
         )
         assert np.array_equal(Z, multiply(H, W, panel))
-        del held, given, memory
+
+
+MACHINES = {"AVX-512": (64, 32), "AVX2": (32, 16), "NEON": (16, 32), "unknown": (16, 16)}
 
 
 @pytest.mark.skipif(not direct.most_rows(), reason="no stores of a part of a vector")
+@pytest.mark.parametrize("machine", ["AVX-512", "AVX2"])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_the_product_for_few_rows(dtype):
-    """It has the bits of the product with packed weights, and writes nothing else."""
+def test_the_product_for_few_rows(machine, dtype, monkeypatch):
+    """It has the bits of the product with packed weights, writes nothing else, and reads nothing past the ends."""
     rng = np.random.default_rng(0)
+    for module in (ir, gemm, direct, tuning):
+        monkeypatch.setattr(module, "machine", lambda: ir.Machine(*MACHINES[machine]))
     run = functions(lambda m: direct.emit_direct(m, dtype), {"direct": leaves.DIRECT})["direct"]
     for rows in range(1, direct.most_rows() + 1):
-        for n_k in (1, 15, 16, 37, 64):
+        for n_k in (1, 3, 15, 16, 37, 64):
             columns, item = ir.lanes(dtype) - rows % 3, np.dtype(dtype).itemsize
-            W, H = rng.standard_normal((columns, n_k + 1)).astype(dtype), rng.standard_normal((rows, n_k)).astype(dtype)
+            W = before_the_end_of_a_page(rng.standard_normal((columns, n_k + 1)).astype(dtype))
+            H = before_the_end_of_a_page(rng.standard_normal((rows, n_k)).astype(dtype))
+            H[:, -1] = np.inf  # in no other term
             init, Z = rng.standard_normal(columns).astype(dtype), np.full((rows, columns + 1), np.nan, dtype)
             z_row = (columns + 1) * item
             run(W[:, 1:], (n_k + 1) * item, columns, n_k, H, n_k * item, rows, init, 0, Z, z_row)
             assert np.array_equal(Z[:, :-1], multiply(H, W[:, 1:].T, panel_vectors(1), np.repeat(init[None], rows, 0)))
             assert np.isnan(Z[:, -1]).all()
-
-
-MACHINES = {"AVX-512": (64, 32), "AVX2": (32, 16), "NEON": (16, 32), "unknown": (16, 16)}
 
 
 @pytest.mark.parametrize("machine", MACHINES)
