@@ -13,8 +13,9 @@ SIZES = REQUIRED + FURTHER
 # For onnxruntime, which is built for small batches.
 ONNX = [(n_x, n_a, m, n_steps) for n_x, n_a, _, n_steps in [(20, 20, 1, 100), *REQUIRED] for m in (1, 8, 32)]
 
-LARGE_UNITS = 256  # from this number on, the share of the floor counts
 OF_FLOOR = 0.92
+_LEAST_UNITS, _LEAST_EXAMPLES = 256, 8
+BY_ARITHMETIC = f"n_a >= {_LEAST_UNITS}, m >= {_LEAST_EXAMPLES}"
 
 
 class Table(NamedTuple):
@@ -47,6 +48,12 @@ PLAN = [
     Table("memory", "lstm", "float32", ("torch",), [(128, 256, 64, 100), (512, 1024, 64, 25)]),
 ]
 _ONNX, _ONE_THREAD = (1.2, 1.0), (1.1, 1.0)
+
+
+def by_arithmetic(size):
+    """Return whether the rate of products limits the time: with fewer examples, that of reading the weights does."""
+    _, n_a, m, _ = size
+    return n_a >= _LEAST_UNITS and m >= _LEAST_EXAMPLES
 
 
 def targets(table, peer, one_thread):

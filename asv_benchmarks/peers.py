@@ -5,10 +5,12 @@
 ``python asv_benchmarks/peers.py --jobs inference --cells gru --peers jax --shapes 64,128,32,50 --threads one all``
 ``python asv_benchmarks/peers.py --plot FILE``     plot the ratios in an earlier ``--json`` file
 
-Each side and shape has a process of its own. In a round, each side has a turn of a fifth of a second; a result is the
-median of the turns' medians. "Of floor" is the rate of the matrix products alone, relative to the fastest product in
-the same run. With one thread, the process is bound to one core. With ``--limit``, tables share the seconds, and each
-takes as many shapes as fit. The last table compares with the targets in `peer_plan.py`.
+Each side and shape has a process of its own. In a round, each side has a turn of a fifth of a second, whose result is
+the median of its calls; a table has the medians of the rounds. The speed of a machine varies, so that ratios are those
+of turns of the same round: the median over the rounds. "Of floor" is the rate of the matrix products alone, relative to
+the fastest product, which has turns as well. With one thread, the process is bound to one core. With ``--limit``,
+tables share the seconds, and each takes as many shapes as fit. The last table compares with the targets in
+`peer_plan.py`.
 """
 
 import argparse
@@ -19,12 +21,13 @@ from functools import lru_cache
 from importlib.util import find_spec
 
 import numpy as np
-from peer_plan import LARGE_UNITS, OF_FLOOR, PLAN, targets
+from peer_plan import BY_ARITHMETIC, OF_FLOOR, PLAN, by_arithmetic, targets
 from peer_sides import SIDES
-from product_rate import product_rate
+from product_rate import fastest_product, product, product_flops
 from shared import added_mib, child, flops, geometric_mean, parsed_sizes, use_one_core, versions
 from turns import medians_in_turn
 
+FLOOR = "fastest product"
 _MODULES = {"keras": "tensorflow", "rnnx_f": "rnnx", "course": "numpy"}  # of other peers, the name itself
 _SUMMARY = ("table", "threads", "peer", "shapes", "geometric mean", "target", "worst", "target", "of floor", "peer's")
 
@@ -46,21 +49,32 @@ def memory(side, cell, dtype, size, one_thread):
     return added_mib(lambda: [given.step() for _ in range(5)])
 
 
-def rate(dtype, one_thread):
-    """Return the best rate of a product in GFLOP/s."""
+def fastest(dtype, one_thread):
+    """Return which product is the fastest, and its FLOPs."""
     if one_thread:
         use_one_core()
-    return product_rate(dtype)
+    which = fastest_product(dtype)
+    return which, product_flops(which)
+
+
+def timed_product(dtype, which, one_thread):
+    """Return a function that computes the product once."""
+    if one_thread:
+        use_one_core()
+    return product(dtype, which)
 
 
 @lru_cache
 def floor(dtype, one_thread):
-    """Return the same, measured once in a run."""
-    return child("peers:rate", dtype, one_thread, threads=1 if one_thread else None)
+    """Return the result of `fastest`, measured once in a run."""
+    return child("peers:fastest", dtype, one_thread, threads=1 if one_thread else None)
 
 
 def run(table, sides, one_thread, rounds, until):
-    """Return a dictionary (side, size) -> results of the rounds, for the sizes that were reached in time."""
+    """Return a dictionary (side, size) -> results of the rounds, for the sizes that were reached in time.
+
+    The side `FLOOR` is the fastest product.
+    """
     found = {}
     for size in table.sizes:
         if time.monotonic() > until:
@@ -72,37 +86,50 @@ def run(table, sides, one_thread, rounds, until):
             }
         else:
             calls = {side: ("peers:timed", side, table.job, *given) for side in sides}
+            calls[FLOOR] = ("peers:timed_product", table.dtype, floor(table.dtype, one_thread)[0], one_thread)
             results = medians_in_turn(calls, rounds, threads=threads)
         found |= {(side, size): values for side, values in results.items()}
     return found
 
 
 class Results:
-    """The medians of a table: `ms` by side and size."""
+    """The results of a table: `ms`, the medians of the rounds by side and size, and `rates`, GFLOP/s of the product."""
 
-    def __init__(self, table, sides, one_thread, floor, runs):
-        self.table, self.sides, self.one_thread, self.floor = table, sides, one_thread, floor
+    def __init__(self, table, sides, one_thread, runs):
+        self.table, self.sides, self.one_thread, self.runs = table, sides, one_thread, runs
         self.sizes = [size for size in table.sizes if (sides[0], size) in runs]
         self.ms = {side: {size: float(np.median(runs[side, size])) for size in self.sizes} for side in sides}
         self.title, self.threads = f"{table.job}, {table.cell}, {table.dtype}", "one" if one_thread else "all"
+        self.timed = table.job != "memory"
+        self.product_flops = floor(table.dtype, one_thread)[1] if self.timed and self.sizes else None
+        self.rates = [
+            self.product_flops / ms / 1e6 for (side, _), all_ms in runs.items() if side == FLOOR for ms in all_ms
+        ]
+
+    def _ratio(self, side, other, size):
+        """Return the median over the rounds of a time of one side divided by that of another in the same round."""
+        return float(np.median(np.divide(self.runs[side, size], self.runs[other, size])))
 
     def ratios(self, peer):
-        return [self.ms[peer][size] / self.ms[self.sides[0]][size] for size in self.sizes]
+        return [self._ratio(peer, self.sides[0], size) for size in self.sizes]
 
     def of_floor(self, side, sizes):
-        return [flops(*self.table[:2], size) / self.ms[side][size] / 1e6 / self.floor for size in sizes]
+        """Return the rates of a side's products divided by that of the fastest one."""
+        shares = {size: flops(*self.table[:2], size) / self.product_flops for size in sizes}
+        return [share * self._ratio(FLOOR, side, size) for size, share in shares.items()]
 
     def print(self):
         """Print the table."""
-        memory, peers = self.table.job == "memory", self.sides[1:]
-        print(f"\n**{self.title}, threads: {self.threads}**; fastest product {self.floor:.0f} GFLOP/s\n")
+        peers, unit = self.sides[1:], "ms" if self.timed else "MiB"
+        print(f"\n**{self.title}, threads: {self.threads}**", end="")
+        print(f"; fastest product {min(self.rates):.0f} to {max(self.rates):.0f} GFLOP/s\n" if self.rates else "\n")
         if len(self.sizes) < len(self.table.sizes):
             print(f"{len(self.sizes)} of {len(self.table.sizes)} shapes within the limit\n")
-        titles = [f"{side} {'MiB' if memory else 'ms'}" for side in self.sides]
+        titles = [f"{side} {unit}" for side in self.sides]
         titles += [f"{peer} / {self.sides[0]}" for peer in peers]
         columns = [[f"{ms:.4g}" for ms in self.ms[side].values()] for side in self.sides]
         columns += [[f"{ratio:.2f}" for ratio in self.ratios(peer)] for peer in peers]
-        if not memory:
+        if self.timed:
             titles += [f"of floor: {side}" for side in self.sides]
             columns += [[f"{share:.0%}" for share in self.of_floor(side, self.sizes)] for side in self.sides]
         print(f"| (n_x, n_a, m, T_x) | {' | '.join(titles)} |\n" + "|---" * (len(titles) + 1) + "|")
@@ -111,7 +138,7 @@ class Results:
 
     def summary(self):
         """Return the rows of the summary."""
-        large = [size for size in self.sizes if size[1] >= LARGE_UNITS and self.table.job != "memory"]
+        large = [size for size in self.sizes if self.timed and by_arithmetic(size)]
         rows = []
         for peer in self.sides[1:] if self.sizes else []:
             ratios, (mean, worst) = self.ratios(peer), targets(self.table, peer, self.one_thread)
@@ -124,12 +151,13 @@ class Results:
         """Return what ``--json`` keeps."""
         table = {"job": self.table.job, "cell": self.table.cell, "dtype": self.table.dtype, "threads": self.threads}
         texts = {side: {str(size): ms for size, ms in found.items()} for side, found in self.ms.items()}
-        return {**table, "rate": self.floor, "medians": texts, "summary": self.summary()}
+        ratios = {peer: dict(zip(map(str, self.sizes), self.ratios(peer), strict=True)) for peer in self.sides[1:]}
+        return {**table, "rates": self.rates, "medians": texts, "ratios": ratios, "summary": self.summary()}
 
 
 def print_summary(rows):
     """Print geometric means and worst ratios beside the targets, which are marked where they are missed."""
-    print(f"\n**Summary**; shares of the floor at n_a >= {LARGE_UNITS}, target {OF_FLOOR:.0%}; (!) misses the target\n")
+    print(f"\n**Summary**; shares of the floor at {BY_ARITHMETIC}, target {OF_FLOOR:.0%}; (!) misses the target\n")
     print(f"| {' | '.join(_SUMMARY)} |\n" + "|---" * len(_SUMMARY) + "|")
     for title, threads, peer, n, mean, mean_target, worst, worst_target, share, its_share in rows:
         cells = [title, threads, peer, str(n)]
@@ -149,14 +177,14 @@ def draw(source, target):
     from rnnx.plots import style
 
     with open(source) as file:
-        tables = [t for t in json.load(file) if t["job"] in ("step", "inference") and t["medians"].get("torch")]
+        tables = [t for t in json.load(file) if t["job"] in ("step", "inference") and t["ratios"].get("torch")]
     with style.style():
         figure = style.new_figure(8, 4.5)
         axes = figure.subplots()
         for table in tables:
-            rnnx, torch = table["medians"]["rnnx"], table["medians"]["torch"]
             points = sorted(
-                (flops(table["job"], table["cell"], json.loads(f"[{k[1:-1]}]")) / 1e6, torch[k] / rnnx[k]) for k in rnnx
+                (flops(table["job"], table["cell"], json.loads(f"[{size[1:-1]}]")) / 1e6, ratio)
+                for size, ratio in table["ratios"]["torch"].items()
             )
             label = f"{_NAMES[table['cell']]}, {table['job']}, {table['dtype']}"
             label += ", one thread" if table.get("threads") == "one" else ""
@@ -207,9 +235,8 @@ def main():
     shares = [len(table.sizes) * len(sides) for table, sides, _ in plan]
     for (table, sides, one_thread), share in zip(plan, shares, strict=True):
         work += share
-        best = floor(table.dtype, one_thread)
         runs = run(table, sides, one_thread, options.rounds, start + options.limit * work / sum(shares))
-        results = Results(table, sides, one_thread, best, runs)
+        results = Results(table, sides, one_thread, runs)
         results.print()
         tables.append(results.record())
         if options.json:

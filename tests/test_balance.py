@@ -60,6 +60,19 @@ def test_a_machine_whose_speed_changes_goes_on_sharing(alone, shared, seconds):
     assert now < 1.1 * ideal
 
 
+@pytest.mark.parametrize("alone", [0.2 * MS, 2 * MS, 20 * MS])
+def test_single_slow_runs_do_not_cost_runs_alone(alone):
+    """A quarter of all runs are slow, with or without sharing, because other guests use the same cores."""
+    rng, n, shared = np.random.default_rng(0), int(20_000 * MS / alone), 0.6 * alone
+    balance, total, ideal = Balance(alone), 0.0, 0.0
+    for _ in range(n):
+        slower, shares = rng.choice([1, 2.2], p=[0.75, 0.25]), balance.shares()
+        ns = slower * (shared if shares else alone)
+        balance.add(shares, ns)
+        total, ideal = total + ns, ideal + slower * shared
+    assert total < 1.03 * ideal
+
+
 def test_a_stop_in_one_of_the_first_runs_counts_little():
     balance, times = Balance(25 * MS), iter([14 * MS, 40 * MS])
     assert run(balance, 30, 25 * MS, lambda: next(times, 14 * MS)) < (30 * 14 + 26 + 4 * 11) * MS

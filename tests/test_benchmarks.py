@@ -42,17 +42,18 @@ def peers(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "asv_benchmarks"))
     import peers
 
-    processes, ms = [], {"rnnx": 2.0, "torch": 2.4, "jax": 6.0}
+    processes, ms = [], {"rnnx": 2.0, "torch": 2.4, "jax": 6.0, "fastest product": 1.0}
 
     def medians_in_turn(calls, rounds, threads):
-        processes.extend((*arguments, threads) for target, *arguments in calls.values())
-        return {side: [ms[side]] * rounds for side in calls}
+        processes.extend((*arguments, threads) for target, *arguments in calls.values() if target == "peers:timed")
+        noise = {side: [1, 100, 50 if side == "torch" else 10] for side in calls}  # in the last round, on torch's turn
+        return {side: [ms[side] * factor for factor in noise[side][:rounds]] for side in calls}
 
     monkeypatch.setattr(peers, "medians_in_turn", medians_in_turn)
 
     def child(target, *arguments, threads=None):
         processes.extend([(*arguments, threads)] if target == "peers:memory" else ())
-        return 100.0
+        return ("micro-kernel", 1e8) if target == "peers:fastest" else 100.0
 
     monkeypatch.setattr(peers, "child", child)
     monkeypatch.setattr(peers, "find_spec", lambda name: True)
@@ -68,15 +69,15 @@ def peers(monkeypatch):
     peers.floor.cache_clear()
 
 
-def test_every_side_and_shape_has_a_process_of_its_own(peers, capsys):
-    options = ["--jobs", "step", "--cells", "gru_reset_after", "--peers", "torch", "jax", "--rounds", "2"]
-    options += ["--shapes", "3,256,4,7", "2,3,1,5"]
+def test_every_side_and_shape_has_a_process_of_its_own_and_is_compared_by_rounds(peers, capsys):
+    options = ["--jobs", "step", "--cells", "gru_reset_after", "--peers", "torch", "jax", "--rounds", "3"]
+    options += ["--shapes", "3,256,8,7", "2,3,1,5"]
     processes = peers(*options, "--threads", "one", "all")
     assert len(processes) == 2 * 2 * 3
-    assert processes[0] == ("rnnx", "step", "gru_reset_after", "float32", (3, 256, 4, 7), True, 1)
+    assert processes[0] == ("rnnx", "step", "gru_reset_after", "float32", (3, 256, 8, 7), True, 1)
     assert processes[-1] == ("jax", "step", "gru_reset_after", "float32", (2, 3, 1, 5), False, None)
     one, all_cores = (line.split(" | ") for line in capsys.readouterr().out.splitlines() if "| torch |" in line)
-    assert one[3:8] == ["2", "1.20", "1.10", "1.20", "1.00"]
+    assert one[3:9] == ["2", "1.20", "1.10", "1.20", "1.00", "33% (!)"]
     assert all_cores[3:8] == ["2", "1.20 (!)", "3.00", "1.20 (!)", "1.40"]  # targets missed
 
 

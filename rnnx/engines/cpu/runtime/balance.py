@@ -17,14 +17,14 @@ class Balance:
     """The nanoseconds lost so far by sharing a job, less those won. The job is shared unless the sum is positive.
 
     Sharing thus loses no more than the credit, a few runs, and a small part of the whole time, whatever the reason.
-    After a shared run that took longer than one alone, the next run is alone: it tells whether sharing has become slow
-    or the whole machine.
+    When slow shared runs have used up what was won, a run alone tells whether sharing has become slow or the whole
+    machine. Before that, it is not worth its time.
     """
 
     def __init__(self, estimate_ns: float) -> None:
         self.lost = 0.0
         self._alone = 0.0
-        self._doubtful = 0.0  # the time of a shared run that took longer than one alone, until the next run alone
+        self._slow = 0  # shared runs that took longer than one alone, since the last run alone
         self._runs = -1 if estimate_ns > _LONG else 0
 
     def shares(self) -> bool:
@@ -32,19 +32,16 @@ class Balance:
         if self._runs < 0 or not policy.get().measures:
             return True
         self._runs += 1
-        measured = self._doubtful or self._runs in _MEASURED or self._runs % 256 == 0
-        return self.lost <= 0 and not measured
+        return self.lost <= 0 and self._runs not in _MEASURED and self._runs % 256 > 0
 
     def add(self, shared: bool, ns: float) -> None:
         """Take the time of a run into account."""
-        if shared and ns > self._alone:
-            self._doubtful = ns if self._alone else 0
-        elif shared:
-            self.lost += ns - self._alone
+        if shared:
+            self.lost += ns - self._alone if self._alone else 0
+            self._slow += ns > self._alone
         else:  # the smallest time, and slowly more if it becomes longer
-            self.lost += self._doubtful - ns if self._doubtful else 0
-            self._doubtful = 0
-            self.lost -= 0 if self._alone else ns  # so that a stop in one of the first runs counts little
-            self._alone = min(ns, self._alone + (ns - self._alone) / 8) if self._alone else ns
-            self.lost -= _RATE * ns
+            before = self._alone or ns  # a run alone at first is a credit: a stop in one of the next runs counts little
+            self.lost -= self._slow * max(ns - before, 0) + (0 if self._alone else ns) + _RATE * ns
+            self._alone = min(ns, before + (ns - before) / 8)
+            self._slow = 0
         self.lost = min(max(self.lost, -_CREDIT - self._alone), _CREDIT + _DEBT * self._alone)
