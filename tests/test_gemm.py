@@ -169,8 +169,11 @@ def test_the_product_for_few_rows(machine, dtype, monkeypatch):
             shapes = (columns, n_k + 1), (rows, n_k), (columns,), (rows, columns + 1)
             W, H, init, Z = (guarded(rng.standard_normal(shape).astype(dtype)) for shape in shapes)
             first, z_row = Z[:, 0].copy(), (columns + 1) * item
-            run(W[:, 1:], (n_k + 1) * item, columns, n_k, H, n_k * item, rows, init, 0, Z[:, 1:], z_row)
-            assert np.array_equal(Z[:, 1:], multiply(H, W[:, 1:].T, panel_vectors(1), np.repeat(init[None], rows, 0)))
+            for last in (H[:, -1], np.inf):  # beside which there may be no term of zero
+                H[:, -1] = last
+                run(W[:, 1:], (n_k + 1) * item, columns, n_k, H, n_k * item, rows, init, 0, Z[:, 1:], z_row)
+                expected = multiply(H, W[:, 1:].T, panel_vectors(1), np.repeat(init[None], rows, 0))
+                assert np.array_equal(Z[:, 1:], expected)
             assert np.array_equal(Z[:, 0], first)
 
 
