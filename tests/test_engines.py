@@ -13,6 +13,7 @@ from contextvars import copy_context
 import numpy as np
 import pytest
 from conftest import to_numpy
+from guard import guarded
 from hypothesis import given
 from hypothesis import strategies as st
 from problems import ENGINES_TOLERANCE, arranged, assert_close, make_problem, run
@@ -124,6 +125,19 @@ def test_products_pad_no_gate(n):
     key = PassKey(rnnx.CELLS["lstm"], np.dtype(np.float32), 3, 2, n, 5, False, ("Wf", "Wi", "Wc", "Wo"), False)
     (stage,) = ForwardPass(key, True, (None,)).template(1, False).fields["stages"]
     assert stage["n_vectors_h"] == stage["n_vectors_x"] == math.ceil(4 * n / ir.lanes(np.float32))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", ["rnn", "lstm", "gru", "gru_reset_after"])
+def test_nothing_past_the_callers_arrays_is_read(name, dtype, rng):
+    for sizes in ((1, 1, 1, 1), (17, 7, 3, 1), (5, 9, 2, 3), (16, 100, 9, 2)):
+        problem = make_problem(rnnx.CELLS[name], rng, *sizes, scale=0.3).astype(dtype)
+        with rnnx.use_engine("cpu"):
+            expected, _ = run(problem)
+            for order in "CF":
+                actual, _ = run(problem, lambda a, order=order: guarded(a, order))
+                for key, value in expected.items():
+                    assert_close(actual[key], value, ENGINES_TOLERANCE[dtype], f"{key} {sizes} {order}")
 
 
 @given(data=st.data())

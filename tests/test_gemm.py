@@ -1,10 +1,10 @@
 """The matrix product and the copy kernels of the compiled engine."""
 
-import mmap
 from functools import lru_cache
 
 import numpy as np
 import pytest
+from guard import guarded
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from llvmlite import ir as llvm
@@ -136,40 +136,36 @@ def test_some_micro_panels_only(back):
 @pytest.mark.skipif(not gemm.reads_rows(), reason="no loads of a part of a vector")
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_weights_that_are_not_packed(dtype):
-    """A product reads some columns of a wider matrix, with the bits of packed weights, and nothing past its end."""
+    """A product reads some columns of a wider matrix, with the bits of packed weights, and nothing past the ends."""
     rng = np.random.default_rng(0)
     for rows, n_k, columns in ((1, 1, 1), (3, 7, 5), (7, gemm.KC + 3, 70), (2, 9, 6 * ir.lanes(dtype))):
         W, H = rng.standard_normal((n_k, columns)).astype(dtype), rng.standard_normal((rows, n_k)).astype(dtype)
-        wide = np.full((n_k, columns + 3), np.nan, dtype)
-        wide[:, 3:] = W
-        held = np.frombuffer(memory := mmap.mmap(-1, -(-wide.nbytes // mmap.PAGESIZE) * mmap.PAGESIZE), np.uint8)
-        given = held[-wide.nbytes :].view(dtype).reshape(wide.shape)  # ends with a page
-        given[...] = wide
-        Z, vectors, item = np.full((rows, columns), np.nan, dtype), gemm.n_vectors(dtype, columns), H.itemsize
-        product, zeros = products(H.dtype, panel := panel_vectors(1), ir.machine()), np.zeros(columns, dtype)
+        given = guarded(np.pad(W, ((0, 0), (3, 0)), constant_values=np.nan))
+        H, Z = guarded(H), guarded(np.empty((rows, columns), dtype))
+        vectors, item = gemm.n_vectors(dtype, columns), H.itemsize
+        product, zeros = products(H.dtype, panel := panel_vectors(1), ir.machine()), guarded(np.zeros(columns, dtype))
         product(
             *(given[:, 3:], vectors, 0, vectors, n_k, H, n_k * item, item, rows, zeros, 0),
-            *(Z, columns * item, columns % ir.lanes(dtype), 0, wide.strides[0]),
+            *(Z, columns * item, columns % ir.lanes(dtype), 0, given.strides[0]),
         )
         assert np.array_equal(Z, multiply(H, W, panel))
-        del held, given, memory
 
 
 @pytest.mark.skipif(not direct.most_rows(), reason="no stores of a part of a vector")
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_the_product_for_few_rows(dtype):
-    """It has the bits of the product with packed weights, and writes nothing else."""
+    """It has the bits of the product with packed weights, and reads and writes nothing else."""
     rng = np.random.default_rng(0)
     run = functions(lambda m: direct.emit_direct(m, dtype), {"direct": leaves.DIRECT})["direct"]
     for rows in range(1, direct.most_rows() + 1):
         for n_k in (1, 15, 16, 37, 64):
             columns, item = ir.lanes(dtype) - rows % 3, np.dtype(dtype).itemsize
-            W, H = rng.standard_normal((columns, n_k + 1)).astype(dtype), rng.standard_normal((rows, n_k)).astype(dtype)
-            init, Z = rng.standard_normal(columns).astype(dtype), np.full((rows, columns + 1), np.nan, dtype)
-            z_row = (columns + 1) * item
-            run(W[:, 1:], (n_k + 1) * item, columns, n_k, H, n_k * item, rows, init, 0, Z, z_row)
-            assert np.array_equal(Z[:, :-1], multiply(H, W[:, 1:].T, panel_vectors(1), np.repeat(init[None], rows, 0)))
-            assert np.isnan(Z[:, -1]).all()
+            shapes = (columns, n_k + 1), (rows, n_k), (columns,), (rows, columns + 1)
+            W, H, init, Z = (guarded(rng.standard_normal(shape).astype(dtype)) for shape in shapes)
+            first, z_row = Z[:, 0].copy(), (columns + 1) * item
+            run(W[:, 1:], (n_k + 1) * item, columns, n_k, H, n_k * item, rows, init, 0, Z[:, 1:], z_row)
+            assert np.array_equal(Z[:, 1:], multiply(H, W[:, 1:].T, panel_vectors(1), np.repeat(init[None], rows, 0)))
+            assert np.array_equal(Z[:, 0], first)
 
 
 MACHINES = {"AVX-512": (64, 32), "AVX2": (32, 16), "NEON": (16, 32), "unknown": (16, 16)}

@@ -79,6 +79,22 @@ def test_all_engines_compute_the_same(engine, dtype, rng):
             assert_close(dy, expected[1], tolerance, f"{loss} {options}")
 
 
+@pytest.mark.parametrize("exponent", [-140, 126])
+@pytest.mark.parametrize("engine", ["cpu", "reference", "emulated"])
+def test_weights_of_any_magnitude(engine, exponent, rng):
+    """Only their ratios matter, even if float32 cannot hold their sum, or one over it."""
+    if engine == "emulated" and not shutil.which("g++"):
+        pytest.skip(NO_COMPILER)
+    weights = rng.integers(0, 4, (M, T)).astype("float32")
+    for loss in FEW:
+        y, targets = problem(loss, rng, 19, "float32")
+        with rnnx.use_engine(engine):
+            expected = loss(y, targets, weights=weights)
+            actual = loss(y, targets, weights=np.ldexp(weights, exponent))
+        for a, b in zip(actual, expected, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
 def test_a_gradient_by_hand_is_used(rng):
     y, targets = problem(LogCosh(), rng)
     assert_close(ByHand()(y, targets)[1], LogCosh()(y, targets)[1], TOLERANCE["oracle"])

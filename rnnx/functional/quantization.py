@@ -15,7 +15,8 @@ from rnnx.functional.shapes import check_parameters
 class QuantizedParameters(dict[str, Array]):
     """Parameters whose weights `quantize` has fixed, and rounded to a small format if there is one, for inference only.
 
-    The weights are read-only, so that an engine can keep them, packed in their format, from call to call.
+    The weights are read-only for good, so that an engine can keep them, packed in their format, from call to call. To
+    change weights, call `quantize` again.
 
     Attributes
     ----------
@@ -49,10 +50,8 @@ def _restored(parameters: dict[str, Array], weights: str, fixed: Sequence[str]) 
 
 
 def _fixed(array: np.ndarray) -> np.ndarray:
-    """Return a read-only copy, which owns its memory."""
-    copy = np.array(array)
-    copy.flags.writeable = False
-    return copy
+    """Return an immutable copy: NumPy makes no array writeable whose memory is that of bytes."""
+    return np.ndarray(array.shape, array.dtype, array.tobytes())
 
 
 def weights_of(parameters: Mapping[str, Array]) -> str:
@@ -74,9 +73,9 @@ def marked(parameters: dict[str, Array], like: Mapping[str, Array]) -> dict[str,
 def quantize(cell: Cell | str, parameters: Mapping[str, Array], weights: str = "int8") -> QuantizedParameters:
     """Prepare the recurrent and input weights of a cell for inference: round them to a small format, or just fix them.
 
-    The results are float32 arrays like the parameters, and arithmetic with them is in float32. As they are read-only,
-    the `cpu` engine packs them in the first call only, and it stores them in the small format, so that it reads less
-    memory. With ``keep_caches=False``, `recurrent_forward`, `lstm_forward` and their like are faster then if the
+    The results are float32 arrays like the parameters, and arithmetic with them is in float32. As the weights cannot
+    change, the `cpu` engine packs them in the first call only, and it stores them in the small format, so that it reads
+    less memory. With ``keep_caches=False``, `recurrent_forward`, `lstm_forward` and their like are faster then if the
     weights are large for the number of examples and steps. Streams always pack once, and gain by small formats. What is
     packed stays in memory beside the arrays, in at most three copies for different numbers of examples. Biases, vectors
     of parameters and the output layer stay as they are. Of a model, use `Model.quantized`.
@@ -95,7 +94,7 @@ def quantize(cell: Cell | str, parameters: Mapping[str, Array], weights: str = "
     Returns
     -------
     QuantizedParameters
-        A dict with copies of all parameters, of which the weights are read-only.
+        A dict with copies of all parameters, of which the weights are read-only for good.
 
     Raises
     ------

@@ -1,6 +1,6 @@
 """Weights that are packed once for all passes of a model.
 
-They are kept as long as the arrays that they were packed from, which must be read-only: those of `rnnx.quantize` are.
+They are kept as long as the arrays that they were packed from, which must be immutable: those of `rnnx.quantize` are.
 """
 
 import weakref
@@ -13,7 +13,7 @@ import numpy as np
 from rnnx.engines.cpu.descriptor.forward import Matrix
 from rnnx.engines.cpu.runtime.buffer_pool import aligned
 
-_may_change, _is_filled = attrgetter("flags.writeable"), attrgetter("is_filled")
+_is_filled = attrgetter("is_filled")
 
 
 class Packed:
@@ -36,8 +36,8 @@ class Matrices:
         self.memory = tuple([matrix.memory for matrix in matrices])
 
     def are_of(self, weights: Sequence[np.ndarray]) -> bool:
-        """Whether they are of these weights, which still cannot change."""
-        return self._ids == tuple(map(id, weights)) and not any(map(_may_change, weights))
+        """Whether they are kept, and of these weights."""
+        return self._ids == tuple(map(id, weights))
 
     @property
     def are_filled(self) -> bool:
@@ -62,7 +62,7 @@ _kept: dict[Hashable, _Kept] = {}
 def packed(layer: Hashable, weights: Sequence[np.ndarray], sizes: Mapping[Matrix, int]) -> Matrices:
     """Return the packed matrices of a layer, of so many bytes each; new ones if the weights can change."""
     key = layer, *map(id, weights)
-    if not all(w.base is None and not w.flags.writeable for w in weights):
+    if not all(isinstance(w.base, bytes) for w in weights):
         return Matrices((), [Packed(size, False) for size in sizes.values()])
     found = _kept.get(key)
     if found is None or not all(own() is w for own, w in zip(found.arrays, weights, strict=True)):

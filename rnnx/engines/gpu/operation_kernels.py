@@ -185,11 +185,11 @@ def loss_kernel(loss: Loss, weighted: bool) -> tuple[Kernel, str]:
     parameters += ["const i64* lengths", "double* values", "storage* dy", "i64 n_steps", "i64 m", "i64 n", "i64 terms"]
     parameters += ["i64 target_row", "i64 target_step"]
     parameters += ["const storage* weights", "const double* total"] if weighted else []
-    count = ["const real count = (real)(total[0] * terms), weight = load(weights + blockIdx.x);"]
+    share = ["const double weight = load(weights + blockIdx.x), share = weight / (total[0] * terms);"]
     clear = " ".join(f"store(result + i + {p} * n, real(0));" for p in range(loss.parts))
     lines = [
         "RNNX_SHARED(double, shared);",
-        *(count if weighted else [*_COUNT, "const real count = (real)(steps * terms);"]),
+        *(share if weighted else [*_COUNT, "const real count = (real)(steps * terms);"]),
         "const i64 t = blockIdx.x / m, j = blockIdx.x - t * m;",
         f"const storage* row = y + (i64)blockIdx.x * n * {loss.parts};",
         f"storage* result = dy + (i64)blockIdx.x * n * {loss.parts};",
@@ -214,16 +214,16 @@ def loss_kernel(loss: Loss, weighted: bool) -> tuple[Kernel, str]:
         lines.append(f"s{k} = across<{str(largest).lower()}>(s{k}, (real*)shared);")
     trace, n = Trace(), len(loss.statistics)
     value = loss.value(trace.ops(), *trace.symbols("s", n))
-    share = " * (double)weight / (total[0] * terms)" if weighted else ""
-    lines += block("if (threadIdx.x == 0)", [*trace.lines, f"values[blockIdx.x] = (double){value.name}{share};"])
+    of_row = " * share" if weighted else ""
+    lines += block("if (threadIdx.x == 0)", [*trace.lines, f"values[blockIdx.x] = (double){value.name}{of_row};"])
     trace = Trace()
     operands, statistics = _operands(trace, loss), trace.symbols("s", n)
     if loss.kept is not None:  # to compute it again takes less time than to store it
         kept = loss.statistics[loss.kept].function(trace.ops(), *operands, *statistics[: loss.kept])
         operands = kept, operands[-1]
     gradient = loss.gradient(trace.ops(), *operands, *statistics)
-    by_row = " * weight" if weighted else ""
-    stores = [f"store(result + i + {p} * n, {d.name}{by_row} / count);" for p, d in enumerate(gradient)]
+    part = "* (real)share" if weighted else "/ count"
+    stores = [f"store(result + i + {p} * n, {d.name} {part});" for p, d in enumerate(gradient)]
     lines += block(each, [*loads, *trace.lines, *stores])
     kernel = make_kernel("loss", parameters, lines)
     return kernel, source_of(kernel)

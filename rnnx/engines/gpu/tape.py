@@ -2,16 +2,14 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from rnnx.cells.wiring import wiring
 from rnnx.engines.gpu.device import Arena, Array, DeviceStream, Results
+from rnnx.engines.gpu.graphs import CapturedPass
 from rnnx.engines.gpu.pass_key import PassKey
 from rnnx.engines.lazy_tape import LazyTape, made
 from rnnx.engines.protocol import Arrays
-
-if TYPE_CHECKING:
-    from rnnx.engines.gpu.graphs import CapturedPass
 
 
 class Run(NamedTuple):
@@ -19,7 +17,7 @@ class Run(NamedTuple):
 
     plan: Any  # a `plans.ForwardPlan`
     arena: Arena  # the memory that the pass keeps
-    captured: "CapturedPass | None"  # the owner of the memory, if the pass is captured
+    captured: CapturedPass | None  # the owner of the memory, if the pass is captured
     held: Any  # a reference because of which the memory is in use
 
 
@@ -39,7 +37,7 @@ class TapeMemory(NamedTuple):
 
     key: PassKey
     arena: Arena  # with the packed parameters
-    captured: "CapturedPass | None"  # the owner of the memory, if the pass is captured
+    captured: CapturedPass | None  # the owner of the memory, if the pass is captured
 
 
 class GpuTape(LazyTape):

@@ -58,7 +58,8 @@ class ReferenceOperations:
         if weights is not None:
             weights, total = within(xp, weights, ends)
             weights = xp.expand_dims(weights, axis=0)
-            valid, count = weights != 0, loss.terms(n_y) * ns.astype(xp, total, y.dtype)
+            shares = ns.astype(xp, ns.astype(xp, weights, xp.float64) / (loss.terms(n_y) * total), y.dtype)
+            valid, count = weights != 0, 1
         target: Any = targets
         n = n_y // loss.parts
         parts = [y] if loss.parts == 1 else [y[k * n : (k + 1) * n, ...] for k in range(loss.parts)]
@@ -76,9 +77,7 @@ class ReferenceOperations:
             operands = parts if loss.kept is None else [values[loss.kept]]
             value, found = loss.value(ops, *statistics), loss.gradient(ops, *operands, target, *statistics)
             dy = found[0] if loss.parts == 1 else xp.concat(list(found), axis=0)
-            if weights is not None:
-                value, dy = value * weights, dy * weights
-            dy = dy / count
+            value, dy = (value, dy / count) if weights is None else (value * shares, dy * shares)
         # `where` instead of a product with the mask, because logits may be infinite and padding may be NaN.
         if valid is not None:
             value, dy = xp.where(valid, value, xp.zeros_like(value)), xp.where(valid, dy, xp.zeros_like(dy))

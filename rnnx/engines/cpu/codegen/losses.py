@@ -20,18 +20,23 @@ def emit_loss(module: ir.Module, loss: Any, dtype: Any, weighted: bool) -> None:
     a = f.arguments
     row_bytes = f.times(a.n, loss.parts * f.itemsize)
     count = f.load(a.count, _DOUBLE)
-    share = Vector(f, f.spread(count if f.itemsize == 8 else f.build.fptrunc(count, f.real)))
-    share = 1 / share  # of a term in the mean
+
+    def part(weight: ir.Value) -> Vector:  # of a row in the mean
+        quotient = f.build.fdiv(weight, count)
+        return Vector(f, f.spread(quotient if f.itemsize == 8 else f.build.fptrunc(quotient, f.real)))
+
+    weight, share = None, part(ir.Constant(_DOUBLE, 1))
     with f.loop(a.n_steps) as t, f.loop(a.m) as j:
         number = f.sum(f.times(t, a.m), j)
         at = f.times(number, row_bytes)
         target = f.sum(a.target, f.times(t, a.target_step), f.times(j, a.target_row))
         row = _Row(f, loss, dtype, f.sum(a.y, at), target)
-        is_inside, weight = f.less(t, f.load(f.sum(a.lengths, f.times(j, 8)), I64)), None
+        is_inside = f.less(t, f.load(f.sum(a.lengths, f.times(j, 8)), I64))
         if weighted:
-            scalar = f.load(f.sum(a.weights, f.times(number, f.itemsize)), f.real)
-            is_inside = f.build.and_(is_inside, f.build.fcmp_unordered("!=", scalar, ir.Constant(f.real, 0)))
-            weight = Vector(f, f.spread(scalar))
+            weight = f.load(f.sum(a.weights, f.times(number, f.itemsize)), f.real)
+            weight = weight if f.itemsize == 8 else f.build.fpext(weight, _DOUBLE)
+            is_inside = f.build.and_(is_inside, f.build.fcmp_unordered("!=", weight, ir.Constant(_DOUBLE, 0)))
+            share = part(weight)
         inside, place = f.build.zext(is_inside, I64), f.pointer(f.sum(a.values, f.times(number, 8)), _DOUBLE)
         with f.loop(inside):
             f.build.store(row.emit(f.sum(a.gradient, at), share, weight), place)
@@ -59,27 +64,25 @@ class _Row:
         with f.loop(self.n_vectors, self.n_whole, carried=carried) as v:
             body(v, self.tail_mask)
 
-    def emit(self, gradient: ir.Value, share: Vector, weight: Vector | None) -> ir.Value:
-        """Emit the statistics and the gradient; return the value in float64."""
+    def emit(self, gradient: ir.Value, share: Vector, weight: ir.Value | None) -> ir.Value:
+        """Emit the statistics and the gradient; return the value in float64, times the weight."""
         f, loss = self.f, self.loss
         chosen = self._class() if loss.of_classes else None
         statistics: list[Vector] = []
         for k, (reduction, function) in enumerate(loss.statistics):
             kept = gradient if k == loss.kept else None
             statistics.append(self._reduced(reduction, function, chosen, statistics, kept))
-        of_row = loss.value(self.ops, *statistics)
-        of_row = of_row if weight is None else of_row * weight
-        value = f.build.extract_element(of_row.value, I32(0))
+        value = f.build.extract_element(loss.value(self.ops, *statistics).value, I32(0))
+        value = value if f.itemsize == 8 else f.build.fpext(value, _DOUBLE)
 
         def store(v: ir.Value, mask: ir.Value | None) -> None:
             *y, target = self._loaded(v, mask, chosen)
             y = y if loss.kept is None else [Vector(f, f.load_vector(self._place(gradient, 0, v), mask))]
             found = loss.gradient(self.ops, *y, target, *statistics)
-            found = found if weight is None else [d * weight for d in found]
             self.store([(d * share).value for d in found], gradient, v, mask)
 
         self.each(store)
-        return value if f.itemsize == 8 else f.build.fpext(value, _DOUBLE)
+        return value if weight is None else f.build.fmul(value, weight)
 
     def store(self, values: list[ir.Value], row: ir.Value, v: ir.Value, mask: ir.Value | None) -> None:
         """Store vector v of each part of a row of the gradient."""

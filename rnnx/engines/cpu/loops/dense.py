@@ -5,9 +5,10 @@ same bits.
 """
 
 from rnnx.engines.cpu.codegen.gemm import KC, MC
-from rnnx.engines.cpu.codegen.intrinsics import call_add_rows, call_copy, call_product
+from rnnx.engines.cpu.codegen.intrinsics import call_add_rows, call_copy
 from rnnx.engines.cpu.loops.examples import share, vectors_of
 from rnnx.engines.cpu.loops.packing import pack_columns, pack_rows
+from rnnx.engines.cpu.loops.products import add_product
 from rnnx.engines.cpu.loops.records import dense_gradients_at, function, matrix_at
 
 
@@ -33,23 +34,14 @@ def pack_matrix(p, v0, v1):
 
 
 @function
-def add_product(p, packed, n_k, columns, h, h_row, h_k, rows, init, z, z_row):
-    """Compute z = init + h b for a packed b; an init other than z is one row, which is repeated."""
-    vectors, init_row = vectors_of(p, columns), z_row if init == z else 0
-    call_product(
-        p.product, w=packed, n_vectors=vectors, v0=0, v1=vectors, n_k=n_k, h=h, h_row=h_row, h_k=h_k, rows=rows,
-        init=init, init_row=init_row, z=z, z_row=z_row, tail=columns % p.lanes, back=0, w_row=0,
-    )  # fmt: skip
-
-
-@function
 def multiply_block(p, packed, k0, v0, v1):
     """Add the block of k that begins at k0 to vectors v0 ... v1 - 1 of the columns of z."""
     k, column = min(KC, p.n_k - k0), v0 * p.lanes * p.item
     columns, z = min(p.columns, v1 * p.lanes) - v0 * p.lanes, p.z + column
     pack_panels(p, p.b + k0 * p.b_row + column, p.b_row, k, columns, 0, v1 - v0, packed)
-    init = z if k0 else p.init + column
-    add_product(p, packed, k, columns, p.a + k0 * p.a_k, p.a_row, p.a_k, p.rows, init, z, p.columns * p.item)
+    init, row = z if k0 else p.init + column, p.columns * p.item
+    init_row, h = row if k0 else 0, p.a + k0 * p.a_k
+    add_product(p, p.product, packed, columns, k, h, p.a_row, p.a_k, p.rows, init, init_row, z, row)
 
 
 @function
@@ -65,8 +57,8 @@ def multiply(section, me, n, descriptor):
         r0, r1 = share(me, n, p.rows, 1)
         first, end = share(section - 1, p.parts, r1 - r0, 1)
         row, first, end = p.columns * p.item, r0 + first, r0 + end
-        h, z = p.a + first * p.a_row, p.z + first * row
-        add_product(p, p.packed, p.n_k, p.columns, h, p.a_row, p.a_k, end - first, p.init, z, row)
+        h, z, rows = p.a + first * p.a_row, p.z + first * row, end - first
+        add_product(p, p.product, p.packed, p.columns, p.n_k, h, p.a_row, p.a_k, rows, p.init, 0, z, row)
 
 
 @function
@@ -90,7 +82,8 @@ def add_weight_gradients(p, me, n, k0, k):
         if v0 == 0:  # all slices of rows, one of columns
             call_add_rows(p.add_rows, dz, dz_row, k, vectors, p.db + c * p.item)
         dw = p.dw + c * row_in + column
-        add_product(p, packed, k, columns, dz, p.item, dz_row, rows, dw if k0 else p.zeros, dw, row_in)
+        init, init_row = (dw, row_in) if k0 else (p.zeros, 0)
+        add_product(p, p.product, packed, columns, k, dz, p.item, dz_row, rows, init, init_row, dw, row_in)
 
 
 @function
@@ -109,4 +102,4 @@ def gradients(section, me, n, descriptor):
     r0, r1 = share(me, n, k, 1)
     row_in, row_out = p.n_in * p.item, p.n_out * p.item
     h, z = p.dz + (k0 + r0) * row_out, p.da + (k0 + r0) * row_in
-    add_product(p, p.packed, p.n_out, p.n_in, h, row_out, p.item, r1 - r0, p.zeros, z, row_in)
+    add_product(p, p.product, p.packed, p.n_in, p.n_out, h, row_out, p.item, r1 - r0, p.zeros, 0, z, row_in)

@@ -10,36 +10,27 @@ from rnnx.engines.cpu.codegen.intrinsics import (
     load,
 )
 from rnnx.engines.cpu.loops.examples import end_of, move_rows, place_of, rows_before, share, vectors_of
+from rnnx.engines.cpu.loops.products import add_product
 from rnnx.engines.cpu.loops.records import function, gate_of, vector_of
 
 
 @function
-def add_product(p, dz, dz_row, rows, n_k, w, w_row, columns, v0, v1, init, init_row, out, out_row, back):
-    """Compute out = init + dz W for vectors v0 ... v1 - 1 of the columns; init_row = 0 repeats one row.
-
-    w_row = 0: the weights are packed.
-    """
-    column = v0 * p.item * p.lanes
-    first = init + (column if init_row else 0)
-    call_product(
-        p.product, w=w, n_vectors=vectors_of(p, columns), v0=v0, v1=v1, n_k=n_k, h=dz, h_row=dz_row,
-        h_k=p.item, rows=rows, init=first, init_row=init_row, z=out + column,
-        z_row=out_row, tail=columns % p.lanes, back=back, w_row=w_row,
-    )  # fmt: skip
-
-
-@function
 def add_products(p, stage, of_x, dz, dz_row, rows, columns, v0, v1, init, init_row, out, back):
-    """Compute out = init + dz W for the recurrent or the input weights of all gates, as `add_product` does."""
-    n_gates, row = stage.n_zx if of_x else stage.n_zh, columns * p.item
-    if not p.unpacked:
-        w, n_k = stage.w_x if of_x else stage.w_h, n_gates * stage.n
-        add_product(p, dz, dz_row, rows, n_k, w, 0, columns, v0, v1, init, init_row, out, row, back)
-        return
-    for g in range(n_gates):
-        gate = gate_of(stage, stage.n_gates - n_gates + g if of_x else g)
-        w, w_row = (gate.w_x, gate.w_x_row) if of_x else (gate.w_h, gate.w_h_row)
-        add_product(p, dz, dz_row, rows, stage.n, w, w_row, columns, v0, v1, init, init_row, out, row, back)
+    """Compute out = init + dz W, of the recurrent or input weights of all gates, for vectors v0 ... v1 - 1 of the
+    columns; init_row = 0 repeats one row.
+    """
+    n_gates, row, column = stage.n_zx if of_x else stage.n_zh, columns * p.item, v0 * p.item * p.lanes
+    w, w_row, n_k = stage.w_x if of_x else stage.w_h, 0, n_gates * stage.n  # packed, all gates at once
+    for g in range(n_gates if p.unpacked else 1):
+        if p.unpacked:
+            gate = gate_of(stage, stage.n_gates - n_gates + g if of_x else g)
+            w, w_row, n_k = gate.w_x if of_x else gate.w_h, gate.w_x_row if of_x else gate.w_h_row, stage.n
+        first = init + (column if init_row else 0)
+        call_product(
+            p.product, w=w, n_vectors=vectors_of(p, columns), v0=v0, v1=v1, n_k=n_k, h=dz, h_row=dz_row, h_k=p.item,
+            rows=rows, init=first, init_row=init_row, z=out + column, z_row=row, tail=columns % p.lanes, back=back,
+            w_row=w_row,
+        )  # fmt: skip
         dz, init, init_row = dz + stage.n * p.item, out, row
 
 
@@ -82,16 +73,11 @@ def clear_past_end(p, j0, j1):
 def add_weight_gradient(p, a, a_row, rows, c, b, columns, k, is_first, out, out_row):
     """Add dz^T times a packed matrix, for a block of k, to `rows` rows of out from row c; overwrite if first."""
     out += c * out_row
-    n_vectors = vectors_of(p, columns)
     if k == 0:
-        call_copy(p.copy_masked, p.zeros, 0, rows, n_vectors, columns % p.lanes, out, out_row)
+        call_copy(p.copy_masked, p.zeros, 0, rows, vectors_of(p, columns), columns % p.lanes, out, out_row)
         return
     init, init_row = (p.zeros, 0) if is_first else (out, out_row)
-    call_product(
-        p.product, w=b, n_vectors=n_vectors, v0=0, v1=n_vectors, n_k=k, h=a, h_row=p.item, h_k=a_row, rows=rows,
-        init=init, init_row=init_row, z=out, z_row=out_row,
-        tail=columns % p.lanes, back=0, w_row=0,
-    )  # fmt: skip
+    add_product(p, p.product, b, columns, k, a, p.item, a_row, rows, init, init_row, out, out_row)
 
 
 @function

@@ -24,11 +24,11 @@ from rnnx.engines.cpu.loops.examples import (
     rows_between,
     share,
     share_examples,
-    vectors_of,
     write_past_end,
 )
-from rnnx.engines.cpu.loops.gradients import add_product, add_products, clear_past_end, input_gradient, weight_gradients
+from rnnx.engines.cpu.loops.gradients import add_products, clear_past_end, input_gradient, weight_gradients
 from rnnx.engines.cpu.loops.packing import convert, pack_backward, pack_forward, packed_head
+from rnnx.engines.cpu.loops.products import add_product
 from rnnx.engines.cpu.loops.records import (
     HEADER_SIZE,
     argument_of,
@@ -145,11 +145,11 @@ def forward(section, me, n, descriptor):
 @function
 def recurrent_gradient_of_heads(p, stage, dz, rows, out, out_row):
     """Add dz_h W_h to rows of the cotangents of the operand, one product per gate and head."""
-    d, vectors = stage.n_head, vectors_of(p, stage.n_head)
+    d = stage.n_head
     for block in range(stage.n_zh * stage.heads):
         w, to = packed_head(stage, block), out + block % stage.heads * d * p.item
         of_block = dz + block * d * p.item
-        add_product(p, of_block, stage.dz_h_row, rows, d, w, 0, d, 0, vectors, to, out_row, to, out_row, 0)
+        add_product(p, p.product, w, d, d, of_block, stage.dz_h_row, p.item, rows, to, out_row, to, out_row)
 
 
 @function

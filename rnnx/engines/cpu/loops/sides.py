@@ -11,6 +11,7 @@ from rnnx.engines.cpu.codegen.intrinsics import (
 )
 from rnnx.engines.cpu.loops.examples import consecutive, list_rows, place_of, vectors_of
 from rnnx.engines.cpu.loops.packing import pack_rows, packed_head
+from rnnx.engines.cpu.loops.products import add_product
 from rnnx.engines.cpu.loops.records import function, gate_of
 
 
@@ -97,14 +98,11 @@ def recurrent_side(p, stage, z, zh, zh_row, t, examples, count, buffer, u0, u1):
 @function
 def recurrent_side_of_heads(p, stage, zh, zh_row, h, rows):
     """Compute Zh = W_h h + b_h, (rows, G, n), one product per gate and head."""
-    d, vectors, row = stage.n_head, vectors_of(p, stage.n_head), stage.n * p.item
+    d, row = stage.n_head, stage.n * p.item
     for block in range(stage.n_zh * stage.heads):
-        column = block * d * p.item
-        call_product(
-            stage.product_h, w=packed_head(stage, block), n_vectors=vectors, v0=0, v1=vectors,
-            n_k=d, h=h + block % stage.heads * d * p.item, h_row=row, h_k=p.item, rows=rows,
-            init=stage.bias_h + column, init_row=0, z=zh + column, z_row=zh_row, tail=d % p.lanes, back=0, w_row=0,
-        )  # fmt: skip
+        column, of_head = block * d * p.item, h + block % stage.heads * d * p.item
+        w, bias = packed_head(stage, block), stage.bias_h + column
+        add_product(p, stage.product_h, w, d, d, of_head, row, p.item, rows, bias, 0, zh + column, zh_row)
 
 
 @function
@@ -123,10 +121,8 @@ def output_layer(p, dense, j0, j1, scratch):
         else:
             pack_rows(p, vectors, v, 0, count, w, w_row, dense.n_k, packed, p.nv)
     if not p.direct:
-        call_product(
-            p.product, w=packed, n_vectors=vectors, v0=0, v1=vectors, n_k=dense.n_k, h=h, h_row=w_row, h_k=p.item,
-            rows=rows, init=dense.bias, init_row=0, z=y, z_row=row, tail=dense.columns % p.lanes, back=0, w_row=0,
-        )  # fmt: skip
+        columns, n_k, bias = dense.columns, dense.n_k, dense.bias
+        add_product(p, p.product, packed, columns, n_k, h, w_row, p.item, rows, bias, 0, y, row)
     lengths = scratch + p.y_count
     store(lengths, 0, rows)
     call_loss(

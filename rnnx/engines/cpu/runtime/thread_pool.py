@@ -184,8 +184,8 @@ class ThreadPool:
         self.functions["lead"](task.address, descriptor, self.address)
 
     def rest(self, rests: bool) -> None:
-        """Let workers sleep when they have no work, unless somebody holds the pool; or, for its holder, let them look for
-        the next job for a while.
+        """Let workers sleep when they have no work, unless somebody holds the pool; or else, which only the holder may
+        do, let them look for the next job for a while.
 
         A run alone is slower beside threads that look for work, and would seem to take as long as a shared one.
         """
