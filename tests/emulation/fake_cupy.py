@@ -5,7 +5,6 @@ have asked of the driver is counted.
 """
 
 import ctypes
-import itertools
 from collections import Counter
 from typing import ClassVar
 
@@ -48,21 +47,24 @@ class FakeBlas:
         return 0
 
     def _multiply(self, ta, tb, m, n, k, alpha, a, kind_a, lda, b, kind_b, ldb, beta, c, kind_c, ldc):
-        kind = {0: ctypes.c_float, 1: ctypes.c_double}
-
-        def element(address, kind_of, i, j, stride):
-            return kind[kind_of].from_address(address + (i + j * stride) * ctypes.sizeof(kind[kind_of]))
-
-        for i, j in itertools.product(range(m), range(n)):
-            total = 0.0
+        """Add the products of one k after another, in double precision."""
+        left = _matrix(a, kind_a, k, m, lda).T if ta else _matrix(a, kind_a, m, k, lda)
+        right = _matrix(b, kind_b, n, k, ldb).T if tb else _matrix(b, kind_b, k, n, ldb)
+        target, total = _matrix(c, kind_c, m, n, ldc), np.zeros((m, n))
+        with np.errstate(all="ignore"):
             for p in range(k):
-                left = element(a, kind_a, p, i, lda) if ta else element(a, kind_a, i, p, lda)
-                right = element(b, kind_b, j, p, ldb) if tb else element(b, kind_b, p, j, ldb)
-                total += left.value * right.value
-            place = element(c, kind_c, i, j, ldc)
-            place.value = alpha.contents.value * total + (
-                beta.contents.value * place.value if beta.contents.value else 0
-            )
+                total += left[:, p, None].astype(float) * right[p]
+            before = beta.contents.value * target.astype(float) if beta.contents.value else 0
+            target[...] = alpha.contents.value * total + before
+
+
+def _matrix(address, kind, rows, columns, stride):
+    """A matrix in memory, column-major."""
+    number = {0: ctypes.c_float, 1: ctypes.c_double}[kind]
+    size = max((columns - 1) * stride + rows, 0) if rows * columns else 0
+    flat = np.frombuffer((number * size).from_address(address), number)
+    item = ctypes.sizeof(number)
+    return np.lib.stride_tricks.as_strided(flat, (rows, columns), (item, stride * item))
 
 
 class CountedBlas(FakeBlas):

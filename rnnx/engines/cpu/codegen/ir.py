@@ -110,7 +110,7 @@ class Function:
         """Return the vector of all lanes of a power of two of vectors."""
         while len(vectors) > 1:
             count = 2 * vectors[0].type.count
-            every = ir.Constant(ir.VectorType(I32, count), list(range(count)))
+            every = integers(I32, *range(count))
             vectors = [self.build.shuffle_vector(a, b, every) for a, b in zip(vectors[::2], vectors[1::2], strict=True)]
         return vectors[0]
 
@@ -118,7 +118,7 @@ class Function:
         """Return part i of a vector, of as many lanes as a vector of this function."""
         if vector.type.count == self.lanes:
             return vector
-        lanes = ir.Constant(ir.VectorType(I32, self.lanes), list(range(i * self.lanes, (i + 1) * self.lanes)))
+        lanes = integers(I32, *range(i * self.lanes, (i + 1) * self.lanes))
         return self.build.shuffle_vector(vector, vector, lanes)
 
     def sum(self, *terms: Any) -> ir.Value:
@@ -232,20 +232,18 @@ class Function:
 
     def first_lanes(self, count: ir.Value) -> ir.Value:
         """Return the mask of the first `count` lanes."""
-        indices = ir.Constant(ir.VectorType(I64, self.lanes), list(range(self.lanes)))
-        return self.build.icmp_signed("<", indices, self.spread(count, I64))
+        return self.build.icmp_signed("<", integers(I64, *range(self.lanes)), self.spread(count, I64))
 
     def constant(self, value: Any) -> ir.Constant:
         """Return a constant with the same number in every lane."""
-        return ir.Constant(self.vector, [float(value)] * self.lanes)
+        return _splat(self.real, self.lanes, float(value).hex())
 
     def spread(self, value: ir.Value, kind: ir.Type | None = None) -> ir.Value:
         """Broadcast a value to all lanes."""
         kind = ir.VectorType(kind or self.real, self.lanes)
         undefined = ir.Constant(kind, ir.Undefined)
         first = self.build.insert_element(undefined, value, I32(0))
-        zeros = ir.Constant(ir.VectorType(I32, self.lanes), [0] * self.lanes)
-        return self.build.shuffle_vector(first, undefined, zeros)
+        return self.build.shuffle_vector(first, undefined, integers(I32, *[0] * self.lanes))
 
     @property
     def has_scale(self) -> bool:
@@ -256,6 +254,18 @@ class Function:
         """Call an LLVM intrinsic on vectors."""
         full = f"llvm.{name}.v{self.lanes}f{8 * self.itemsize}"
         return self.build.call(declare(self.module, full, self.vector, [a.type for a in arguments]), arguments)
+
+
+@lru_cache(maxsize=1024)
+def _splat(kind: ir.Type, lanes: int, value: str) -> ir.Constant:
+    """Return the constant of a number in hexadecimal, in every lane. It is one object, whose text is written once."""
+    return ir.Constant(ir.VectorType(kind, lanes), [ir.Constant(kind, float.fromhex(value))] * lanes)
+
+
+@lru_cache(maxsize=256)
+def integers(kind: ir.Type, *values: int) -> ir.Constant:
+    """Return the constant vector of some integers, one object like `_splat`."""
+    return ir.Constant(ir.VectorType(kind, len(values)), list(values))
 
 
 def declare(module: ir.Module, name: str, returns: ir.Type, arguments: Sequence[ir.Type]) -> ir.Function:
