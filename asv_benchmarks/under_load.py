@@ -3,9 +3,13 @@
 ``python asv_benchmarks/under_load.py``            rnnx and, if it is installed, torch
 
 The loads: *none*; *products*, a NumPy product before every call, whose BLAS threads go on waiting for the next one on
-the cores; *process*, one busy process. Each library runs in processes of its own, with blocks of calls on all cores and
-on one thread in turn. Times are milliseconds of wall time per call, the mean and the median, without the product; CPU
-is the mean CPU time of the process in the same calls. The claim is that the ratio of the means is at most 1.05.
+the cores; *process*, one busy process. Each library runs in processes of its own. A round has three blocks of calls, in
+random order: on all cores, on one thread, and on one thread again. Times are milliseconds of wall time per call, the
+mean and the median, without the product; CPU is the mean CPU time of the process in the same calls. The claim is that
+the ratio of the means is at most 1.05.
+
+In parentheses are the bounds of nine in ten ratios if rounds are drawn again at random (bootstrap). The last column
+compares one thread with itself: it differs from 1 only by what the machine does meanwhile.
 """
 
 import argparse
@@ -21,7 +25,10 @@ from shared import child, parsed_sizes, versions
 
 SIZES = [(64, 128, 1, 64), (27, 64, 32, 25), (40, 100, 50, 30), (64, 128, 32, 50), (128, 256, 64, 100)]
 LOADS = ("none", "products", "process")
-_BLOCK = 10  # consecutive calls on all cores, or on one thread
+WAYS = ("all", "one", "again")
+_BLOCK = 10  # consecutive calls of a way
+_LEAST_ROUNDS = 3
+_DRAWN = 1000  # times that rounds are drawn again
 
 
 def one_thread(side):
@@ -46,23 +53,29 @@ def _one_thread_of_torch():
 
 
 def measure(side, job, size, load, seconds):
-    """Return pairs of wall and CPU milliseconds per call, on all cores and on one thread."""
+    """Return the wall and CPU milliseconds of calls, (rounds, calls, 2), by way."""
     call = getattr(SIDES[side]("lstm", "float32", size), job)
-    product = np.ones((700, 700), np.float32)
-    times = {"all": [], "one": []}
-    contexts = {"all": contextlib.nullcontext, "one": lambda: one_thread(side)}
-    until = time.perf_counter() + seconds
-    while time.perf_counter() < until or len(times["one"]) < 2 * _BLOCK:
-        for how, context in contexts.items():
-            with context():
-                call()
-                for _ in range(_BLOCK):
-                    if load == "products":
-                        product @ product
-                    wall, cpu = time.perf_counter(), time.process_time()
-                    call()
-                    times[how].append((time.perf_counter() - wall, time.process_time() - cpu))
-    return {how: 1e3 * np.array(found[_BLOCK:]) for how, found in times.items()}  # without the first block
+    product = np.ones((700, 700), np.float32) if load == "products" else None
+    times = {how: [] for how in WAYS}
+    rng, until = np.random.default_rng(0), time.perf_counter() + seconds
+    while time.perf_counter() < until or len(times["all"]) <= _LEAST_ROUNDS:
+        for how in rng.permutation(WAYS):
+            with contextlib.nullcontext() if how == "all" else one_thread(side):
+                times[how].append(_block(call, product))
+    return {how: 1e3 * np.array(found[1:]) for how, found in times.items()}  # without the first round
+
+
+def _block(call, product):
+    """Return the wall and CPU seconds of consecutive calls, after one that does not count."""
+    call()
+    times = []
+    for _ in range(_BLOCK):
+        if product is not None:
+            product @ product
+        wall, cpu = time.perf_counter(), time.process_time()
+        call()
+        times.append((time.perf_counter() - wall, time.process_time() - cpu))
+    return times
 
 
 @contextlib.contextmanager
@@ -76,6 +89,22 @@ def loaded(load):
             yield
         finally:
             busy.kill()
+
+
+def ratio(times, others):
+    """Return the ratio of the means of calls, (rounds, calls), and in parentheses how certain it is."""
+    a, b = times.mean(1), others.mean(1)
+    rounds = np.random.default_rng(0).integers(0, len(a), (_DRAWN, len(a)))
+    low, high = np.quantile(a[rounds].mean(1) / b[rounds].mean(1), (0.05, 0.95))
+    return f"{a.mean() / b.mean():.2f} ({low:.2f} to {high:.2f})"
+
+
+def columns(times):
+    """Return the columns of a row of the table."""
+    (every, cpu), (one, _), (again, _) = (times[how].transpose(2, 0, 1) for how in WAYS)
+    alone = np.concatenate([one, again], axis=1)
+    numbers = every.mean(), np.median(every), cpu.mean(), alone.mean(), np.median(alone)
+    return [f"{value:.3g}" for value in numbers] + [ratio(every, alone), ratio(one, again)]
 
 
 def main():
@@ -92,16 +121,13 @@ def main():
     for load in arguments.loads:
         for job in arguments.jobs:
             print(f"\n**{job}, lstm, float32, load: {load}**\n")
-            print("| (n_x, n_a, m, T_x) | | all: mean | median | CPU | one: mean | median | all / one |")
-            print("|---|---|---|---|---|---|---|---|")
+            print("| (n_x, n_a, m, T_x) | | all: mean | median | CPU | one: mean | median | all / one | one / one |")
+            print("|---|---|---|---|---|---|---|---|---|")
             for size in sizes:
                 for side in sides:
                     with loaded(load):
                         times = child("under_load:measure", side, job, size, load, arguments.seconds)
-                    (mean, cpu), (mean_one, _) = (times[how].mean(0) for how in ("all", "one"))
-                    median, median_one = (np.median(times[how][:, 0]) for how in ("all", "one"))
-                    row = [f"{value:.3g}" for value in (mean, median, cpu, mean_one, median_one)]
-                    print(f"| {size} | {side} | {' | '.join(row)} | {mean / mean_one:.2f} |", flush=True)
+                    print(f"| {size} | {side} | {' | '.join(columns(times))} |", flush=True)
 
 
 if __name__ == "__main__":

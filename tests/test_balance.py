@@ -1,5 +1,7 @@
 """Whether jobs are shared among threads, by the times of their earlier runs."""
 
+import time
+
 import numpy as np
 import pytest
 
@@ -118,3 +120,26 @@ def test_a_pass_that_loses_time_on_several_threads_runs_alone(monkeypatch, rng):
         policy.reset(token)
     assert used == [3, 3]
     np.testing.assert_array_equal(first, again)
+
+
+def test_workers_sleep_during_runs_alone(monkeypatch, rng):
+    """Else they would take time from these runs, which are compared with shared ones."""
+    pool = thread_pool.pool()
+    monkeypatch.setattr(pool, "_checks", 1 << 60)  # for ever
+    pool.rest(True)
+    monkeypatch.setattr(Balance, "add", lambda balance, shared, ns: setattr(balance, "lost", 1))
+    x, parameters = rng.standard_normal((3, 6, 4), np.float32), rnnx.initialize_parameters("rnn", 3, 12, seed=0)
+    token = policy.set(Policy(lambda work: (2, False)))
+    try:
+        with rnnx.use_engine("cpu"):
+            rnnx.rnn_forward(x, None, parameters)
+            assert pool.mail["spins"] == 1 << 60
+            rnnx.rnn_forward(x, None, parameters)
+        until = time.monotonic() + 10
+        while not pool.workers["asleep"][1]:
+            assert time.monotonic() < until
+    finally:
+        policy.reset(token)
+        monkeypatch.undo()
+        pool.rest(True)
+        pool.rest(False)

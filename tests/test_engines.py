@@ -405,7 +405,7 @@ rnnx.warm_up("gru_reset_after", dtypes=("float32",))
 before = set(object_cache._loaded)
 rng = np.random.default_rng(0)
 for bias in (False, True):
-    p = rnnx.initialize_parameters("gru", 64, 64, seed=0)
+    p = rnnx.initialize_parameters("gru", 64, 64, 5, seed=0)
     if bias:
         p["bhc"] = np.ones((64, 1), "float32")
     for order in "CF":
@@ -416,6 +416,9 @@ for bias in (False, True):
             rnnx.gru_backward(a[:, ::-1][:, ::-1], caches, reset_after=True)
             rnnx.gru_backward(None, caches, da_final=x[:, :, 0], reset_after=True)
         rnnx.gru_forward(x, None, p, reset_after=True, keep_caches=False)
+        for m in (1, 3, 32):
+            da, _, cache = rnnx.gru_cell_forward(x[:, :m, 0], x[:, :m, 1], p, reset_after=True)
+            rnnx.gru_cell_backward(da, cache, reset_after=True)
 print(len(before) > 0, len(set(object_cache._loaded) - before))
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

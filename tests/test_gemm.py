@@ -151,24 +151,30 @@ def test_weights_that_are_not_packed(dtype):
         assert np.array_equal(Z, multiply(H, W, panel))
 
 
+MACHINES = {"AVX-512": (64, 32), "AVX2": (32, 16), "NEON": (16, 32), "unknown": (16, 16)}
+
+
 @pytest.mark.skipif(not direct.most_rows(), reason="no stores of a part of a vector")
+@pytest.mark.parametrize("machine", ["AVX-512", "AVX2"])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_the_product_for_few_rows(dtype):
+def test_the_product_for_few_rows(machine, dtype, monkeypatch):
     """It has the bits of the product with packed weights, and reads and writes nothing else."""
     rng = np.random.default_rng(0)
+    for module in (ir, gemm, direct, tuning):
+        monkeypatch.setattr(module, "machine", lambda: ir.Machine(*MACHINES[machine]))
     run = functions(lambda m: direct.emit_direct(m, dtype), {"direct": leaves.DIRECT})["direct"]
     for rows in range(1, direct.most_rows() + 1):
-        for n_k in (1, 15, 16, 37, 64):
+        for n_k in (1, 3, 15, 16, 37, 64):
             columns, item = ir.lanes(dtype) - rows % 3, np.dtype(dtype).itemsize
             shapes = (columns, n_k + 1), (rows, n_k), (columns,), (rows, columns + 1)
             W, H, init, Z = (guarded(rng.standard_normal(shape).astype(dtype)) for shape in shapes)
             first, z_row = Z[:, 0].copy(), (columns + 1) * item
-            run(W[:, 1:], (n_k + 1) * item, columns, n_k, H, n_k * item, rows, init, 0, Z[:, 1:], z_row)
-            assert np.array_equal(Z[:, 1:], multiply(H, W[:, 1:].T, panel_vectors(1), np.repeat(init[None], rows, 0)))
+            for last in (H[:, -1], np.inf):  # beside which there may be no term of zero
+                H[:, -1] = last
+                run(W[:, 1:], (n_k + 1) * item, columns, n_k, H, n_k * item, rows, init, 0, Z[:, 1:], z_row)
+                expected = multiply(H, W[:, 1:].T, panel_vectors(1), np.repeat(init[None], rows, 0))
+                assert np.array_equal(Z[:, 1:], expected)
             assert np.array_equal(Z[:, 0], first)
-
-
-MACHINES = {"AVX-512": (64, 32), "AVX2": (32, 16), "NEON": (16, 32), "unknown": (16, 16)}
 
 
 @pytest.mark.parametrize("machine", MACHINES)

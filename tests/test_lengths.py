@@ -11,6 +11,7 @@ import rnnx
 from rnnx.cells import BUILT_IN
 from rnnx.engines.cpu.descriptor.builder import PassKey
 from rnnx.engines.cpu.descriptor.forward import ForwardPass
+from rnnx.engines.cpu.runtime.thread_policy import use_policy
 from rnnx.models import Recurrent
 
 CELLS = [*(rnnx.CELLS[name] for name in BUILT_IN), rnnx.CELLS["layer_norm_lstm"], MIXED, PRODUCT, TWO_STAGES]
@@ -142,6 +143,22 @@ def test_only_the_outputs_of_a_stack(cell, engine, rng):
         np.testing.assert_array_equal(a, every[0])
         for name, s in caches.final_state.items():
             np.testing.assert_array_equal(final[name + "_l0"], s)
+
+
+@pytest.mark.parametrize("cell", CELLS, ids=lambda cell: cell.name)
+@pytest.mark.parametrize("choice", [(1, False), (3, False), (3, True)])
+def test_inference_on_several_threads(cell, choice, rng):
+    """It reads x where it is, and final states do not change with the caller's arrays."""
+    problem = ragged(make_problem(cell, rng, 3, 160, 7, 9, scale=0.3), [9, 0, 4, 9, 1, 7, 4])
+    arguments = cell, np.asfortranarray(problem.x), problem.s0, problem.parameters
+    options = {"lengths": problem.lengths, "inputs": problem.extra}
+    with rnnx.use_engine("cpu"), use_policy(lambda work: choice):
+        expected, _, kept = rnnx.recurrent_forward(*arguments, **options)
+        states, _, caches = rnnx.recurrent_forward(*arguments, **options, keep_caches=False)
+    for name, one, other in zip(cell.states, states, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+        one[...] = np.nan
+        np.testing.assert_array_equal(caches.final_state[name], kept.final_state[name])
 
 
 def test_inference_of_a_stack_keeps_one_cell_state():

@@ -181,6 +181,8 @@ def check_library(name: str, xp: Any) -> None:
 
 def integer_vector(xp: Any, device: Any, name: str, values: Any) -> Array:
     """Copy a sequence of int, a NumPy array or an array of the library to an index array on `device`."""
+    if type(values) is np.ndarray and values.dtype == ns.INDEX and device == "cpu":  # fast path
+        return values.copy()
     if isinstance(values, Sequence) and not isinstance(values, str):
         try:
             values = np.asarray(values if len(values) else np.zeros(0, np.int64))
@@ -217,11 +219,11 @@ def check_lengths(xp: Any, device: Any, lengths: Any, m: int, n_steps: int, name
     """
     array = integer_vector(xp, device, name, lengths)
     check_shape(name, array, "(m,)", (m,))
-    if m and isinstance(lengths, Sequence | np.ndarray):
+    known = array if ns.is_on_host(array) else lengths
+    if isinstance(known, np.ndarray | Sequence) and not all_below(np.asarray(known), n_steps + 1):
         values = np.asarray(lengths)
-        if values.astype(np.uint64).max() > n_steps:  # negative ones are large
-            got = f"values from {values.min()} to {values.max()}"
-            raise ValueError(f"`{name}` must be in [0, T_x] = [0, {n_steps}]; got {got}")
+        got = f"values from {values.min()} to {values.max()}"
+        raise ValueError(f"`{name}` must be in [0, T_x] = [0, {n_steps}]; got {got}")
     return array
 
 
@@ -230,7 +232,7 @@ def all_below(values: np.ndarray, stop: int) -> bool:
     if not values.size:
         return True
     if values.dtype == ns.INDEX:  # one pass: without their sign, negative ones are large
-        return bool(values.view(np.uint64).max() < stop)
+        return bool(np.maximum.reduce(values.view(np.uint64), axis=None) < stop)
     return bool(values.min() >= 0 and values.max() < stop)
 
 

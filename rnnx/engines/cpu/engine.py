@@ -13,9 +13,10 @@ from rnnx._core.kinds import use_reader
 from rnnx.cells import Cell
 from rnnx.cells.parameters import expected_shapes
 from rnnx.cells.wiring import wiring
-from rnnx.engines.cpu import dense
+from rnnx.engines.cpu import dense, kernels
+from rnnx.engines.cpu.codegen.direct import most_rows
 from rnnx.engines.cpu.codegen.gemm import MC
-from rnnx.engines.cpu.descriptor.builder import PassKey, kept_format, product
+from rnnx.engines.cpu.descriptor.builder import PassKey, direct, kept_format, product
 from rnnx.engines.cpu.descriptor.layout import contiguous, memory_of
 from rnnx.engines.cpu.descriptor.stages import kernels_of
 from rnnx.engines.cpu.dropout import dropped, kept
@@ -116,6 +117,9 @@ def compile_ahead(cell: Cell, dtype: str) -> None:
     groups = {1, *(n for stage in wiring(cell) for n in (stage.n_zh, stage.n_zx))}
     for group, rows in itertools.product(groups, (0, MC)):
         product(x.dtype, panel_vectors(group, rows))
+    if most_rows():
+        direct(x.dtype)
+    kernels.softmax(x.dtype)
     dense.jobs()
     measured(max_threads())
     pool()

@@ -63,8 +63,7 @@ class ForwardPlan:
         sequences, states = [0, *range(end, end + n_inputs)], range(1, end)
         own = [end + n_inputs + keys.index(name) for name in key.keys]
         readings = [None if k == 0 and key.indices else reading(memory[k], item) for k in sequences]
-        copy = keep or key.has_lengths
-        layouts = [r.layout if r and (copy or not r.layout.time_major) else None for r in readings]
+        layouts = [r.layout if r and (keep or not r.layout.time_major) else None for r in readings]
         self.job = ForwardPass(key, keep, tuple(layouts), None, only_first)
         if self.job.kept_sizes:
             self._ready = ForwardPass(key, keep, tuple(layouts), None, only_first, True)
@@ -83,33 +82,31 @@ class ForwardPlan:
         changes = [*of_sequences, *of_states, *[to_contiguous(memory[k]) for k in own]]
         self._select = Selection(order, changes, initial)
         shapes = [(key.n_steps, key.m, cell.size(name, key.n)) for name in cell.states]
-        self._outputs = [allocation(shape, key.dtype) for shape in shapes[: len(self.job.outputs)]]
+        results = [*shapes[: len(self.job.outputs)], *[(1, *shape[1:]) for shape in shapes[: len(self.job.final)]]]
+        self._results = [allocation(shape, key.dtype) for shape in results]
         offsets, size = self.job.block.offsets, self.job.block.size
         rows = [m * n * item for _, m, n in shapes]
-        steps = [0 if k in self.job.latest else key.n_steps for k in range(len(shapes))]
-        after = [(shape, at + row, None) for shape, at, row in zip(shapes, offsets, rows, strict=False)]
-        final = [((1, *s[1:]), offsets[k] + steps[k] * rows[k], None) for k, s in enumerate(shapes)]
-        every = [((steps[k] + 1, *s[1:]), offsets[k], None) for k, s in enumerate(shapes)]
-        self._returned = 1 if only_first else len(shapes)
-        views = [*after[: self._returned], *(every if key.has_lengths else final)]
-        self._states = Views(key.dtype, views, size)
-        self._final = Views(key.dtype, final, size)
+        if keep:  # the states after the last step, which are those of shorter examples, too
+            views = [((1, *s[1:]), offsets[k] + key.n_steps * rows[k], None) for k, s in enumerate(shapes)]
+        else:  # all states but the initial ones
+            views = [(s, offsets[k] + rows[k], None) for k, s in enumerate(shapes[: 1 if only_first else None])]
+        self._views = Views(key.dtype, views, size)
         self.known = {"cell": cell, "xp": xp, "dtype": key.dtype, "indices": key.indices, "n_x": key.n_x}
 
     def run(self, arrays: Arrays, lengths: np.ndarray | None) -> tuple[Arrays, CpuTape]:
         """Run the pass on x, the given initial states, the extra inputs and the parameters."""
         memory = self.job.block.memory()
         given = self._select(arrays)
-        states: Sequence[np.ndarray] = [allocate() for allocate in self._outputs]
+        results = tuple([allocate() for allocate in self._results])
         if self.job.kept_sizes:
-            self._run_packed(arrays, (memory, *given, *states), lengths)
+            self._run_packed(arrays, (memory, *given, *results), lengths)
         else:
-            self.job.run((memory, *given, *states), lengths)
+            self.job.run((memory, *given, *results), lengths)
+        states: Sequence[np.ndarray] = results
         if self.keep:  # the caller's arrays are not needed any more
             run = Run(self, memory, given[:1] if self._reads_x else (), ())
         else:
-            views, n = self._states(memory), self._returned
-            states, run = views[:n], Run(self, memory, given, self._copied(views[n:], lengths))
+            states, run = self._views(memory), Run(self, memory, given, results)
         return tuple([a.T for a in states]), CpuTape(run, lengths)
 
     def _run_packed(self, arrays: Arrays, given: Arrays, lengths: np.ndarray | None) -> None:
@@ -125,16 +122,9 @@ class ForwardPlan:
             self.job.run((*given, *matrices.memory), lengths)
             matrices.fill()
 
-    def _copied(self, final: Sequence[np.ndarray], lengths: np.ndarray | None) -> Arrays:
-        """Return copies of the states after each example's last step, (1, m, n), given those or, with lengths, all."""
-        if lengths is None:
-            return tuple([s.copy() for s in final])
-        rows = np.arange(self.key.m)
-        return tuple([s[lengths if len(s) > 1 else 0, rows][None] for s in final])
-
     def final(self, memory: np.ndarray) -> Sequence[np.ndarray]:
-        """Return views of the final states, (1, m, n)."""
-        return self._final(memory)
+        """Return views of the final states, (1, m, n), with `keep`."""
+        return self._views(memory)
 
     def fields(self, run: Run) -> dict[str, Any]:
         """Return the fields of the tape."""

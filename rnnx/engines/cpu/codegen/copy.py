@@ -43,12 +43,14 @@ def _transpose(module: ir.Module, dtype: Any, masked: bool) -> None:
 
 
 def transposed(f: Function, block: list[ir.Value]) -> list[ir.Value]:
-    """Transpose a square of L vectors by swapping off-diagonal quarters, recursively."""
-    block, distance, kind = list(block), f.lanes // 2, ir.VectorType(I32, f.lanes)
+    """Transpose a square of L vectors by swapping off-diagonal quarters, recursively; or squares side by side, if there
+    are fewer vectors.
+    """
+    block, distance, kind = list(block), len(block) // 2, ir.VectorType(I32, f.lanes)
     while distance:
         low = [i if not i & distance else f.lanes + i - distance for i in range(f.lanes)]
         high = [i + distance if not i & distance else f.lanes + i for i in range(f.lanes)]
-        for i in range(f.lanes):
+        for i in range(len(block)):
             if not i & distance:
                 a, b = block[i], block[i + distance]
                 block[i] = f.build.shuffle_vector(a, b, ir.Constant(kind, low))

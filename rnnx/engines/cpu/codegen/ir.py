@@ -246,8 +246,8 @@ class Function:
         return self.build.shuffle_vector(first, undefined, integers(I32, *[0] * self.lanes))
 
     @property
-    def has_scale(self) -> bool:
-        """Whether the CPU has an instruction that multiplies vectors by powers of two."""
+    def has_avx512(self) -> bool:
+        """Whether the CPU has instructions that multiply vectors by powers of two and estimate reciprocals."""
         return self.lanes * self.itemsize == 64 * self.parts and bool(features().get("avx512f"))
 
     def intrinsic(self, name: str, *arguments: ir.Value) -> ir.Value:

@@ -119,7 +119,7 @@ class _VectorMath:
 
     def exp_clamped(self, x: Vector) -> Vector:
         n, p = self.reduce(x)
-        if n.function.has_scale:
+        if n.function.has_avx512:
             return (p + 1).scale(n)
         whole = self.integer(n)
         half = whole >> 1  # two factors, because 2^n may underflow or overflow
@@ -142,26 +142,27 @@ class _VectorMath:
         a = a.where(">", self.tanh_limit, self.tanh_limit, a)  # NaN passes through
         n, p = self.reduce(a + a)
         one = Vector(n.function, n.function.constant(1))
-        scale = one.scale(n) if n.function.has_scale else self.power_of_two(self.integer(n))
+        scale = one.scale(n) if n.function.has_avx512 else self.power_of_two(self.integer(n))
         e = scale * p + (scale - 1)  # exp(2a) - 1, accurate for small a too
-        d = e + 2
-        q = e / d
-        if self.single:  # float32 has no spare bits: correct the rounding error of d
-            back = d - e
-            lost = (e - (d - back)) + (2 - back)
-            q = q - (q * lost) * (0.5 - 0.5 * q)
-        return q.copysign(x)
+        return self.ratio(e, e, 2).copysign(x)
 
     def sigmoid(self, x: Vector) -> Vector:
         a = abs(x)
         a = a.where(">", self.exp_limit, self.exp_limit, a)
         e = self.exp_clamped(-a)
-        d = 1 + e
-        q = x.where("<", 0, e, 1) / d
-        if self.single:
-            lost = e - (d - 1)
-            q = q - q * (lost * (1.5 - 0.5 * d))  # approximates 1 / d
-        return q
+        return self.ratio(x.where("<", 0, e, 1), e, 1)
+
+    def ratio(self, n: Vector, e: Vector, one: int) -> Vector:
+        """Return n / (e + one), with `one` 1 or 2. float32 has no spare bits for the rounding error of the sum, so the
+        quotient is corrected; an estimate of the reciprocal is then enough, and faster than a division.
+        """
+        d = e + one
+        if not self.single:
+            return n / d
+        inverse = d.estimated_reciprocal() if d.function.has_avx512 else 1 / d
+        error = (1 - one * inverse) - e * inverse
+        q = n * inverse
+        return q + q * error
 
     def log_of_scaled(self, f: Vector, e: Vector) -> Vector:
         """Return log((1 + f) 2^e), for f from -0.3 to 0.5.

@@ -46,7 +46,8 @@ class ForwardPass(Pass):
     `layouts`: those of x and the extra inputs to copy to `block`, or None to read one in place. The job's arrays:
     "block", the memory of `block`, which ends with the copies of the parameters; the `sequences`, x and the extra
     inputs; "initial 0", ..., the initial states, (m, n), but in a stepper; the `parameters`; "output 0", ..., the
-    caller's copies of the states; "lengths", if given.
+    caller's copies of the states, or, if there are none, "final 0", ..., those after each example's last step, (m, n);
+    "lengths", if given.
 
     `only_first`: the caller needs no other state's sequence, so there are no outputs of others, and without `keep` only
     the latest values of those that a step may overwrite. `is_packed`: the matrices that are kept have been
@@ -92,13 +93,14 @@ class ForwardPass(Pass):
         self.sequences = ("x", *names("input", cell.inputs))
         self.initial = names("initial", cell.states) if slot is None else ()
         self.outputs = names("output", cell.states[: 1 if only_first else None]) if keep or borrows else ()
+        self.final = names("final", cell.states) if slot is None and not self.outputs else ()
         self.parameters = tuple(f"parameter {name}" for name in key.keys)  # a key may be "block"
         self._formats, self._kept, self.kept_sizes = self._matrices(slot is not None)
         if (m >= _MANY_EXAMPLES and self._kept) or n_y:  # their micro-panels begin where shares of units do not
             self.work = replace(self.work, shares=0)
         own = tuple(f"packed {number}" for number in self._kept)
         given = (*self.sequences, *self.initial, *self.parameters, *(("y", "W_y", "b_y") if n_y else ()))
-        self.arrays = ("block", *given, *self.outputs, *own, "lengths")
+        self.arrays = ("block", *given, *self.outputs, *self.final, *own, "lengths")
         if borrows:
             self.arrays, self.blocks = ("block", *self.outputs, *given, *own, "lengths"), 0
         # With `keep`, of the values of a backward pass and the first parameter, but for what that borrows.
@@ -249,11 +251,11 @@ class ForwardPass(Pass):
         if argument.slot is None:
             side, n_gates = {"zx": (ZX, wired.n_zx), "zh": (ZH, wired.n_zh if wired.heads == 1 else 1)}[argument.role]
             return {"side": side, "vector": t.size * n_gates}
-        past_end = 0
-        if argument.slot.kind == "state" and argument.slot.number in self.latest:
-            past_end = 0
-        elif argument.role == "writes" and wired.is_last:
+        past_end, slot, final = 0, argument.slot, 0
+        if argument.role == "writes" and wired.is_last:
             past_end = KEEP if self.outputs else ZERO  # without outputs, the states are the caller's
+            past_end = 0 if slot.number in self.latest else past_end
+            final = t.base(self.final[slot.number]) if self.final else 0
         elif argument.role in ("writes", "saves") and self.keep:
             past_end = ZERO
-        return t.value(argument.slot, places, wired.units(t.n), past_end)
+        return {**t.value(slot, places, wired.units(t.n), past_end), "final": final}

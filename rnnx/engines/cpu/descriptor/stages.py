@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property, lru_cache
+from time import perf_counter_ns
 from types import MappingProxyType
 
 import numpy as np
@@ -143,21 +144,26 @@ class Pass:
         """Run the job on the arrays up to the lengths, in their order."""
         if lengths is not None:
             arrays = [*arrays, np.ascontiguousarray(lengths, np.int64)]
-        threads, unit_parallel = choice(self.work)
+        balance = self.balance
+        threads, unit_parallel = choice(self.work) if balance.expects_to_share else (0, False)
         if threads == 1:
             self.alone.run_alone(arrays)
-        elif self.balance.shares() and thread_pool.pool().acquire(threads):
+        elif threads > 1 and balance.shares() and thread_pool.pool().acquire(threads):
             try:
-                self._measured(self.template(threads, unit_parallel), arrays, True)
+                self._run_shared(self.template(threads, unit_parallel), arrays)
             finally:
                 thread_pool.pool().release()
         else:
-            self._measured(self.alone, arrays, False)
+            alone = self.alone
+            thread_pool.pool().rest(True)
+            start = perf_counter_ns()
+            alone.run_alone(arrays)
+            balance.add(False, perf_counter_ns() - start)
 
-    def _measured(self, template: Template, arrays: Sequence[np.ndarray], shared: bool) -> None:
+    def _run_shared(self, template: Template, arrays: Sequence[np.ndarray]) -> None:
         place = take_workspace(template.whole_size)
         try:
-            template.task.run(template.start(arrays, place.address), shared, self.balance)
+            template.task.run(template.start(arrays, place.address), True, self.balance)
         finally:
             give_back_workspace(place)
 

@@ -5,8 +5,9 @@ ascending order. What a pass keeps to itself, such as both sides and their cotan
 another; public arrays have the rows of all examples.
 """
 
-from rnnx.engines.cpu.codegen.intrinsics import call_copy_rows, load, store
-from rnnx.engines.cpu.loops.records import function
+from rnnx.engines.cpu.codegen.intrinsics import call_copy, call_copy_rows, load, store
+from rnnx.engines.cpu.descriptor.fields import KEEP
+from rnnx.engines.cpu.loops.records import argument_of, function, output_of
 
 
 @function
@@ -26,6 +27,16 @@ def vectors_of(p, columns):
 def end_of(p, j):
     """Return the number of steps of example j."""
     return min(p.n_steps, load(p.lengths, j)) if p.lengths else p.n_steps
+
+
+@function
+def next_end(p, t, j0, j1):
+    """Return the first step after t before which one of examples j0 ... j1 - 1 ends."""
+    until = p.n_steps
+    for j in range(j0, j1 if p.lengths else j0):
+        end = end_of(p, j)
+        until = end if t < end < until else until
+    return until
 
 
 @function
@@ -102,3 +113,37 @@ def consecutive(p, columns, source, rows, count, buffer, v0, v1):
     if place == buffer:
         move_rows(p, columns, source, rows, buffer, 0, count, v0, v1)
     return place
+
+
+@function
+def copy_final(p, stage, j0, j1, u0, u1):
+    """Copy units of the states after the last step of examples j0 ... j1 - 1 to where they are wanted, if at all."""
+    units, column = stage.n, u0 * p.lanes * p.item
+    tail = units % p.lanes if u1 * p.lanes > units else 0
+    for i in range(stage.n_arguments):
+        a = argument_of(stage, i)
+        for j in range(j0, j1 if a.final and u0 < u1 else j0):
+            at = j * units * p.item + column
+            source = a.address + (end_of(p, j) - 1) * a.step + at
+            call_copy(p.copy_masked, source, 0, rows=1, vectors=u1 - u0, tail=tail, target=a.final + at, target_row=0)
+
+
+@function
+def write_past_end(p, stage, j0, j1, u0, u1):
+    """Write results past the ends of examples j0 ... j1 - 1: states are kept; everything else is set to zero."""
+    units, column = stage.n, u0 * p.lanes * p.item
+    tail = units % p.lanes if u1 * p.lanes > units else 0
+    for j in range(j0, j1 if p.lengths and u0 < u1 else j0):
+        end, at = end_of(p, j), j * units * p.item + column
+        rows, vectors = p.n_steps - end, u1 - u0
+        for i in range(stage.n_arguments):
+            a = argument_of(stage, i)
+            target = a.address + end * a.step + at
+            if a.past_end:
+                source = target - a.step if a.past_end == KEEP else p.zeros
+                call_copy(p.copy_masked, source, 0, rows, vectors, tail, target, a.step)
+        for i in range(stage.n_outputs):
+            step = p.m * units * p.item
+            call_copy(
+                p.copy_masked, p.zeros, 0, rows, vectors, tail, output_of(stage, i).target + end * step + at, step
+            )

@@ -13,16 +13,18 @@ u unit vectors, v vectors of gates (those of a unit vector are side by side), k 
 
 from rnnx.engines.cpu.codegen.gemm import KC
 from rnnx.engines.cpu.codegen.intrinsics import call_copy, call_kernel, load, store
-from rnnx.engines.cpu.descriptor.fields import DZ, KEEP, UNIT_VECTORS, ZH, ZX
+from rnnx.engines.cpu.descriptor.fields import DZ, UNIT_VECTORS, ZH, ZX
 from rnnx.engines.cpu.loops.examples import (
     consecutive,
-    end_of,
+    copy_final,
     list_rows,
     move_rows,
+    next_end,
     rows_before,
     rows_between,
     share,
     share_examples,
+    write_past_end,
 )
 from rnnx.engines.cpu.loops.gradients import add_products, clear_past_end, input_gradient, weight_gradients
 from rnnx.engines.cpu.loops.packing import convert, pack_backward, pack_forward, packed_head
@@ -73,27 +75,6 @@ def write_rows(p, units, source, source_row, target, rows, u0, u1):
 
 
 @function
-def write_past_end(p, stage, j0, j1, u0, u1):
-    """Write results past the ends of examples j0 ... j1 - 1: states are kept; everything else is set to zero."""
-    units, column = stage.n, u0 * p.lanes * p.item
-    tail = units % p.lanes if u1 * p.lanes > units else 0
-    for j in range(j0, j1 if p.lengths and u0 < u1 else j0):
-        end, at = end_of(p, j), j * units * p.item + column
-        rows, vectors = p.n_steps - end, u1 - u0
-        for i in range(stage.n_arguments):
-            a = argument_of(stage, i)
-            target = a.address + end * a.step + at
-            if a.past_end:
-                source = target - a.step if a.past_end == KEEP else p.zeros
-                call_copy(p.copy_masked, source, 0, rows, vectors, tail, target, a.step)
-        for i in range(stage.n_outputs):
-            step = p.m * units * p.item
-            call_copy(
-                p.copy_masked, p.zeros, 0, rows, vectors, tail, output_of(stage, i).target + end * step + at, step
-            )
-
-
-@function
 def elementwise(p, stage, arguments, z, z_row, zh, zh_row, t, dz, examples, count, u0, u1):
     """Run the elementwise part of step t; z and zh are the sides in a forward pass, dz the first row in a backward
     pass.
@@ -131,27 +112,32 @@ def forward(section, me, n, descriptor):
         return
     j0, j1, u0, u1 = part_of(me, n, p)
     scratch = p.scratch + me * p.scratch_size
-    examples, count = scratch + p.examples, j1 - j0
+    examples, count, until = scratch + p.examples, 0, -1
     first, end = share(section - 1, p.loop_sections, p.n_steps * p.n_stages, 1)
+    before = rows_between(p, first // p.n_stages // p.chunk * p.chunk, first // p.n_stages, j0, j1)  # in this chunk
     for step in range(first, end):
         t, i = step // p.n_stages, step % p.n_stages
         stage = stage_of(p, i)
         u1 = u1 if p.unit_parallel else stage.unit_vectors
-        if p.lengths or step == 0:
-            count = list_rows(p, t, 1, j0, j1, examples)
+        if t >= until:
+            count, until = list_rows(p, t, 1, j0, j1, examples), next_end(p, t, j0, j1)
         if count == 0:
             continue
+        before = before if t % p.chunk else 0
         z_row, zh_row = stage.n_vectors_x * p.item * p.lanes, stage.n_vectors_h * p.item * p.lanes
         # The input sides of all stages, a chunk each, are side by side, followed by zh.
         z, zh = scratch + p.z + i * p.z_size, scratch + p.z + p.n_stages * p.z_size
         if t % p.chunk == 0:
             input_side(p, stage, z, z_row, t, j0, j1, u0, u1, scratch)
-        z += rows_between(p, t // p.chunk * p.chunk, t, j0, j1) * z_row
+        z += before * z_row
         recurrent_side(p, stage, z, zh, zh_row, t, examples, count, scratch + p.rows, u0, u1)
         elementwise(p, stage, scratch + p.kernel_arguments, z, z_row, zh, zh_row, t, 0, examples, count, u0, u1)
+        before += count if i == p.n_stages - 1 else 0
     for i in range(p.n_stages if section == p.loop_sections else 0):
         stage = stage_of(p, i)
-        write_past_end(p, stage, j0, j1, u0, u1 if p.unit_parallel else stage.unit_vectors)
+        u = u1 if p.unit_parallel else stage.unit_vectors
+        copy_final(p, stage, j0, j1, u0, u)
+        write_past_end(p, stage, j0, j1, u0, u)
     for i in range(p.n_dense if section == p.loop_sections else 0):
         output_layer(p, dense_of(p, i), j0, j1, scratch)
 

@@ -29,10 +29,19 @@ class Balance:
 
     def shares(self) -> bool:
         """Return whether to share the next run."""
-        if self._runs < 0 or not policy.get().measures:
+        if self._always:
             return True
         self._runs += 1
         return self.lost <= 0 and self._runs not in _MEASURED and self._runs % 256 > 0
+
+    @property
+    def expects_to_share(self) -> bool:
+        """Whether runs are to be shared from now on, but for those that are measured alone."""
+        return self.lost <= 0 or self._always
+
+    @property
+    def _always(self) -> bool:
+        return self._runs < 0 or not policy.get().measures
 
     def add(self, shared: bool, ns: float) -> None:
         """Take the time of a run into account."""

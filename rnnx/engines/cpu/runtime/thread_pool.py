@@ -116,6 +116,7 @@ class Task:
 
     def run(self, descriptor: int, shared: bool, balance: Balance) -> None:
         """Run the job on the pool, which the caller must hold then, or on the calling thread; measure the time."""
+        pool().rest(not shared)
         start = perf_counter_ns()
         if shared:
             pool().run(self, descriptor)
@@ -140,7 +141,8 @@ class ThreadPool:
         self.mail["yield_function"], self.mail["workers"] = system["yield"], workers - self.address
         self.mail["next"], self.mail["lock"] = 1, self.lock.address
         check = max(1, min(self._time_of_checks() for _ in range(5)) / _CHECKS)
-        self.mail["patience"], self.mail["spins"] = _PATIENCE / check, _SPINNING / check
+        self._checks, self._rests = int(_SPINNING / check), False
+        self.mail["patience"], self.mail["spins"] = _PATIENCE / check, self._checks
 
     def _time_of_checks(self) -> int:
         start = perf_counter_ns()
@@ -180,6 +182,17 @@ class ThreadPool:
     def run(self, task: Task, descriptor: int) -> None:
         """Run a job on as many threads as it has slices; the calling one must hold the pool."""
         self.functions["lead"](task.address, descriptor, self.address)
+
+    def rest(self, rests: bool) -> None:
+        """Let workers sleep when they have no work, unless somebody holds the pool; or else, which only the holder may
+        do, let them look for the next job for a while.
+
+        A run alone is slower beside threads that look for work, and would seem to take as long as a shared one.
+        """
+        if rests is not self._rests and (not rests or self.lock.acquire()):
+            self.mail["spins"], self._rests = 0 if rests else self._checks, rests
+            if rests:
+                self.lock.release()
 
     def _start(self) -> None:
         me = len(self.threads) + 1

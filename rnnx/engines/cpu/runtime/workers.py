@@ -134,7 +134,7 @@ def _work(me, mail, leads):
         elif sleepy:
             acquire_lock(mail.acquire, worker.lock)
             spins, sleepy = 0, False
-        elif spins < (mail.patience if i == _NOTHING else mail.spins):
+        elif spins < (mail.patience if i == _NOTHING else atomic_load(mail, "spins")):
             spins += 1
             _wait(mail, spins)
         else:
