@@ -20,7 +20,7 @@ from rnnx.engines.cpu.descriptor.stages import Pass
 from rnnx.engines.cpu.plans import Selection
 from rnnx.engines.protocol import Arrays, Call
 
-_MANY_EXAMPLES = 16
+_MANY_EXAMPLES = 8
 
 
 class CpuStep:
