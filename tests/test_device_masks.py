@@ -89,9 +89,16 @@ def test_dropout_of_the_cpu_engine(shape, dtype, rng, monkeypatch):
             expected = x * mask
         with monkeypatch.context() as patch:
             patch.setattr(Masks, "draw", None)  # no mask is made
-            found, again = dropped(x, masks, "_l0", rate)
-        assert found.tobytes() == expected.tobytes()
-        assert found.T.flags.c_contiguous
+            given = x.copy(order="K")
+            found, again = dropped(given, masks, "_l0", rate)
+            others = np.array(x, order="C"), np.array(x, order="F")
+            others[1].flags.writeable = False
+            copies = [dropped(other, masks, "_l0", rate)[0] for other in others]
+        assert np.may_share_memory(found, given)
+        for one in (found, *copies):
+            assert one.tobytes() == expected.tobytes()
+            assert one.T.flags.c_contiguous
+        assert all(other.tobytes() == x.tobytes() for other in others[1:])
         for other in (d.copy(order="K"), np.repeat(d, 2, axis=0)[::2], np.array(d, order="C")):
             assert np.array_equal(again(other), d * mask)
         unwritable = d.copy(order="K")

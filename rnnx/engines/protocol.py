@@ -229,11 +229,11 @@ class Engine(Protocol):
     `rnnx.models.Masks`, with the same bits, has a method ``kept(key, start, rate, shape, like, value)``, where `key` is
     an array of two int64 on the device of `like`; one that also applies them has a method
     ``dropped(key, start, rate, x, value)``, which returns x with dropout, and a function that does the same to its
-    cotangent, which it may overwrite, or None for arrays of other dtypes. One that runs single steps without a tape has
-    a method ``one_step(call)``, which returns the states after the step and the values in ``cell.saved``, (n, m); one
-    that prepares them has a method ``prepared_step(call)``, which returns a `PreparedStep`. One that computes all
-    gradients of a dense layer at once has a method ``dense_gradients(dz, a, W)``, for dz (r, n_y), a (r, n_a) and W,
-    which returns da, dW and db (n_y, 1), or None where `matmul` is to compute them.
+    cotangent, or None for arrays of other dtypes; both may overwrite their arrays. One that runs single steps without a
+    tape has a method ``one_step(call)``, which returns the states after the step and the values in ``cell.saved``, (n,
+    m); one that prepares them has a method ``prepared_step(call)``, which returns a `PreparedStep`. One that computes
+    all gradients of a dense layer at once has a method ``dense_gradients(dz, a, W)``, for dz (r, n_y), a (r, n_a) and
+    W, which returns da, dW and db (n_y, 1), or None where `matmul` is to compute them.
     """
 
     def forward(self, call: Call, *, keep: bool) -> tuple[Arrays, Tape]:

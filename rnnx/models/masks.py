@@ -99,9 +99,9 @@ class Masks:
 
 
 def dropped(x: Array, masks: Masks, place: str, rate: float) -> tuple[Array, Callable[[Array], Array]]:
-    """Apply the mask of `Masks.draw` to x (n, m, T).
+    """Apply the mask of `Masks.draw` to x (n, m, T), which may be overwritten.
 
-    Return the result, and a function that applies it to the cotangent of the result, which it may overwrite.
+    Return the result, and a function that applies it to the cotangent of the result, which it may overwrite, too.
     """
     own = None if 0 in x.shape else engines.dropout(ns.namespace(x))
     found = own and own(masks.key_on_device(place, x), masks.start, rate, x, 1 / (1 - rate))

@@ -50,24 +50,30 @@ def kept(
 def dropped(
     key: np.ndarray, start: int, rate: float, x: np.ndarray, value: float
 ) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]] | None:
-    """Return x (n, m, T) with dropout, and what does the same to its cotangent; see `rnnx.engines.protocol.Engine`.
+    """Return x (n, m, T), which may be overwritten, with dropout, and what does the same to its cotangent; see
+    `rnnx.engines.protocol.Engine`.
 
     One bit per number says whether it is kept.
     """
     if x.dtype not in DTYPES:
         return None
-    rows = np.ascontiguousarray(x.T)
+    rows = _rows(x, x.dtype)
     n_steps, m, n = rows.shape
-    out, bits = empty(rows.shape, x.dtype), np.empty((n_steps, -(-m * n // 8)), np.uint8)
-    _run("drop", out, value, address(key), start, _least(rate), source=address(rows), bits=address(bits))
-    return out.T, partial(_dropped_again, bits, x.dtype.type(value))
+    bits = np.empty((n_steps, -(-m * n // 8)), np.uint8)
+    _run("drop", rows, value, address(key), start, _least(rate), source=address(rows), bits=address(bits))
+    return rows.T, partial(_dropped_again, bits, x.dtype.type(value))
+
+
+def _rows(a: np.ndarray, dtype: Any) -> np.ndarray:
+    """Return the rows (T, m, n) of an array (n, m, T): its own, if possible."""
+    flags = a.flags
+    is_ready = flags.f_contiguous and flags.writeable and flags.aligned and a.dtype == dtype
+    return a.T if is_ready else np.array(a.T, dtype, order="C")
 
 
 @ignore_underflow
 def _dropped_again(bits: np.ndarray, value: Any, d: np.ndarray) -> np.ndarray:
     """Return a cotangent, which may be overwritten, with the dropout of these bits: its product with `value` or 0."""
-    rows, flags, dtype = d.T, d.flags, np.promote_types(d.dtype, value.dtype)
-    if not (flags.f_contiguous and flags.writeable and flags.aligned and d.dtype == dtype):
-        rows = np.array(rows, dtype, order="C")
+    rows = _rows(d, np.promote_types(d.dtype, value.dtype))
     _run("drop_again", rows, float(value), source=address(rows), bits=address(bits))
     return rows.T

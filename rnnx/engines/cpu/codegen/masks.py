@@ -6,8 +6,9 @@ halves, the low one first, whose high 24 bits are a number from 0 to 1. With AVX
 blocks.
 """
 
+import functools
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from llvmlite import ir
 
@@ -21,6 +22,7 @@ _MULTIPLIERS = 0xD2E7470EE14C6C93, 0xCA5A826395121157
 _INCREMENTS = 0x9E3779B97F4A7C15, 0xBB67AE8584CAA73B  # of the key from round to round
 _LOW = (1 << 32) - 1
 _DOUBLE, _WIDE, _VECTOR = ir.DoubleType(), ir.IntType(128), ir.VectorType(I64, _BLOCKS)
+_Word: TypeAlias = ir.Value | None  # of 64 bits, the same for all blocks, or of one number per block; None is 0
 
 
 def emit_masks(module: ir.Module, dtype: Any) -> None:
@@ -90,17 +92,16 @@ class _Kernel:
 
     def draw(self, use: Callable[[_Place], Any]) -> None:
         """Emit the loops over all numbers, which draw whether they are kept."""
-        f, a = self.f, self.f.arguments
-        key = [f.load(f.sum(a.key, 8 * k), I64) for k in range(2)]
+        f, a, keys = self.f, self.f.arguments, self._keys()
         with f.loop(a.steps) as step:
             done = I64(0)
             if features().get("avx512dq"):
                 done = f.build.and_(a.size, I64(-_BLOCKS * _NUMBERS))
                 with f.loop(done, step=_BLOCKS * _NUMBERS) as i:
-                    for k, halves in enumerate(_halves_of_blocks(f, _philox(f, key, self._counter(step, i, _VECTOR)))):
+                    for k, halves in enumerate(_halves_of_blocks(f, _philox(f, keys, self._counter(step, i, _BLOCKS)))):
                         use(self._drawn(step, f.sum(i, k * halves.type.count), halves))
             for i, inside in self._blocks(done):
-                use(self._drawn(step, i, _halves(f, _philox(f, key, self._counter(step, i, I64))), inside))
+                use(self._drawn(step, i, _halves(f, _philox(f, keys, self._counter(step, i, 1))), inside))
         f.end()
 
     def read(self, use: Callable[[_Place], Any]) -> None:
@@ -121,15 +122,25 @@ class _Kernel:
         with f.loop(size, whole, _NUMBERS) as i:
             yield i, inside
 
-    def _counter(self, step: ir.Value, i: ir.Value, kind: ir.Type) -> list[ir.Value]:
-        """Return the counter of the block that begins with number i, or of the blocks from there on."""
+    def _keys(self) -> ir.Value:
+        """Store the keys of all rounds; return their address."""
+        f = self.f
+        keys = f.build.ptrtoint(f.build.alloca(I64, 2 * _ROUNDS), I64)
+        for k, increment in enumerate(_INCREMENTS):
+            word = f.load(f.sum(f.arguments.key, 8 * k), I64)
+            for number in range(_ROUNDS):
+                key = f.build.add(word, I64(increment * number & (1 << 64) - 1))
+                f.build.store(key, f.pointer(f.sum(keys, 8 * (2 * number + k)), I64))
+        return keys
+
+    def _counter(self, step: ir.Value, i: ir.Value, blocks: int) -> list[_Word]:
+        """Return the counter of the block that begins with number i, or of `blocks` from there on."""
         f = self.f
         block, step = f.sum(f.build.lshr(i, I64(3)), 1), f.sum(f.arguments.start, step)
-        if kind is I64:
-            return [block, I64(0), I64(0), step]
-        block, step = (f.of_lanes(_BLOCKS).spread(word, I64) for word in (block, step))
-        zero = ir.Constant(kind, [0] * _BLOCKS)
-        return [f.build.add(block, ir.Constant(kind, list(range(_BLOCKS)))), zero, zero, step]
+        if blocks > 1:
+            every = f.build.add(_spread(f, block), ir.Constant(_VECTOR, list(range(blocks))))
+            block = f.build.and_(every, _every(_LOW))  # so that LLVM knows that it is small
+        return [block, None, None, step]
 
     def _drawn(self, step: ir.Value, i: ir.Value, halves: ir.Value, inside: ir.Value | None = None) -> _Place:
         """Return the place of numbers from i on, for which these halves of words were drawn."""
@@ -139,25 +150,37 @@ class _Kernel:
         return _Place(f, step, i, f.build.icmp_unsigned(">=", numbers, least), inside)
 
 
-def _philox(f: Function, key: list[ir.Value], counter: list[ir.Value]) -> list[ir.Value]:
-    """Return the four words of a counter, or of one per lane."""
-    build, kind = f.build, counter[0].type
-    key = key if kind is I64 else [f.of_lanes(_BLOCKS).spread(word, I64) for word in key]
-    multiply = _product if kind is I64 else _product_of_halves
-    for _ in range(_ROUNDS):
-        (low, high), (low_1, high_1) = map(multiply, (build, build), counter[::2], _MULTIPLIERS)
-        first = build.xor(build.xor(high_1, counter[1]), key[0])
-        counter = [first, low_1, build.xor(build.xor(high, counter[3]), key[1]), low]
-        key = [build.add(word, _number(kind, more)) for word, more in zip(key, _INCREMENTS, strict=True)]
+def _philox(f: Function, keys: ir.Value, counter: list[_Word]) -> list[ir.Value]:
+    """Return the four words of a counter, given the address of the keys of all rounds."""
+    for number in range(_ROUNDS):
+        key = [f.load(f.sum(keys, 8 * (2 * number + k)), I64) for k in range(2)]
+        (low, high), (low_1, high_1) = (_product(f.build, *of) for of in zip(counter[::2], _MULTIPLIERS, strict=True))
+        counter = [_xor(f, high_1, counter[1], key[0]), low_1, _xor(f, high, counter[3], key[1]), low]
     return counter
 
 
-def _number(kind: ir.Type, number: int) -> ir.Constant:
-    return ir.Constant(kind, number if kind is I64 else [number] * _BLOCKS)
+def _xor(f: Function, *words: _Word) -> ir.Value:
+    given = [word for word in words if word is not None]
+    is_vector = [word.type is not I64 for word in given]
+    if any(is_vector):
+        given = [word if is_one else _spread(f, word) for word, is_one in zip(given, is_vector, strict=True)]
+    return functools.reduce(f.build.xor, given)
 
 
-def _product(build: ir.IRBuilder, word: ir.Value, factor: int) -> tuple[ir.Value, ir.Value]:
+def _spread(f: Function, word: ir.Value) -> ir.Value:
+    return f.of_lanes(_BLOCKS).spread(word, I64)
+
+
+def _every(number: int) -> ir.Constant:
+    return ir.Constant(_VECTOR, [number] * _BLOCKS)
+
+
+def _product(build: ir.IRBuilder, word: _Word, factor: int) -> tuple[_Word, _Word]:
     """Return the low and the high word of a product."""
+    if word is None:
+        return None, None
+    if word.type is not I64:
+        return _product_of_halves(build, word, factor)
     product = build.mul(build.zext(word, _WIDE), ir.Constant(_WIDE, factor))
     return build.trunc(product, I64), build.trunc(build.lshr(product, ir.Constant(_WIDE, 64)), I64)
 
@@ -165,20 +188,17 @@ def _product(build: ir.IRBuilder, word: ir.Value, factor: int) -> tuple[ir.Value
 def _product_of_halves(build: ir.IRBuilder, words: ir.Value, factor: int) -> tuple[ir.Value, ir.Value]:
     """Return what `_product` does for vectors, whose instructions multiply halves of words."""
 
-    def number(value: int) -> ir.Constant:
-        return _number(words.type, value)
-
     def low(value: ir.Value) -> ir.Value:
-        return build.and_(value, number(_LOW))
+        return build.and_(value, _every(_LOW))
 
     def high(value: ir.Value) -> ir.Value:
-        return build.lshr(value, number(32))
+        return build.lshr(value, _every(32))
 
-    halves, factors = (low(words), high(words)), (number(factor & _LOW), number(factor >> 32))
+    halves, factors = (low(words), high(words)), (_every(factor & _LOW), _every(factor >> 32))
     (last, middle), (other, first) = ([build.mul(half, one) for half in halves] for one in factors)
     middle = build.add(middle, high(last))
     other = build.add(other, low(middle))
-    of_low = build.or_(build.shl(other, number(32)), low(last))
+    of_low = build.or_(build.shl(other, _every(32)), low(last))
     return of_low, build.add(build.add(first, high(middle)), high(other))
 
 
