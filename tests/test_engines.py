@@ -140,6 +140,29 @@ def test_nothing_past_the_callers_arrays_is_read(name, dtype, rng):
                     assert_close(actual[key], value, ENGINES_TOLERANCE[dtype], f"{key} {sizes} {order}")
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", ["rnn", "lstm", "gru"])
+def test_nothing_past_the_arrays_of_a_step_is_read(name, dtype, rng):
+    """A single step of few examples reads the weights where they are."""
+    forward, backward = (getattr(rnnx, f"{name}_cell_{way}") for way in ("forward", "backward"))
+    n_states = len(rnnx.CELLS[name].states)
+    for n_x, n, m in ((1, 1, 1), (17, 7, 3), (5, 19, 2)):
+        parameters = rnnx.initialize_parameters(name, n_x, n, 3, seed=0, dtype=dtype)
+        given = [rng.standard_normal((k, m)).astype(dtype) for k in (n_x, *[n] * n_states)]
+        ds = [rng.standard_normal((n, m)).astype(dtype) for _ in range(n_states)]
+
+        def step(change, given=given, ds=ds, parameters=parameters):
+            *_, cache = forward(*map(change, given), {key: change(p) for key, p in parameters.items()})
+            return backward(*map(change, ds), cache)
+
+        with rnnx.use_engine("cpu"):
+            expected = step(np.array)
+            for order in "CF":
+                actual = step(lambda a, order=order: guarded(a, order))
+                for key, value in expected.items():
+                    assert_close(actual[key], value, ENGINES_TOLERANCE[dtype], f"{key} {n_x} {n} {m} {order}")
+
+
 @given(data=st.data())
 def test_shapes_orders_dtypes_lengths(data):
     """Any sizes, memory orders, dtypes and lengths: jit equals plain."""
