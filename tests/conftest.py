@@ -10,6 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+# Before NumPy and torch are imported. `-n` uses all cores, so that threads of BLAS and OpenMP that wait for each other,
+# and compute nothing meanwhile, would take them from other tests.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 import numpy as np
 import pytest
 from hypothesis import settings
@@ -38,8 +43,11 @@ from session_locks import share_object_cache
 import rnnx
 from rnnx import engines
 from rnnx.cells import BUILT_IN
+from rnnx.engines.cpu.runtime import thread_policy
 
 share_object_cache()
+# This limit is not for the compiled engine, which uses no more threads than BLAS where threadpoolctl is imported.
+BLAS_CONTROLLERS, thread_policy._blas_controllers = thread_policy._blas_controllers, list
 # The GPU engine with its kernels compiled for the CPU is one more engine for NumPy arrays.
 engines.register_engine("emulated", "emulated_engine:ENGINE", ("numpy",), default=False)
 NO_COMPILER = "no C++ compiler (g++) for the emulation of CUDA"

@@ -12,7 +12,7 @@ from contextvars import copy_context
 
 import numpy as np
 import pytest
-from conftest import to_numpy
+from conftest import BLAS_CONTROLLERS, to_numpy
 from guard import guarded
 from hypothesis import given
 from hypothesis import strategies as st
@@ -300,9 +300,10 @@ def test_thread_limits_are_respected(monkeypatch):
         assert thread_policy.max_threads() == everything, junk
 
 
-def test_threadpoolctl_is_respected():
+def test_threadpoolctl_is_respected(monkeypatch):
     threadpoolctl = pytest.importorskip("threadpoolctl")
-    thread_policy._blas_controllers.cache_clear()
+    monkeypatch.setattr(thread_policy, "_blas_controllers", BLAS_CONTROLLERS)
+    BLAS_CONTROLLERS.cache_clear()
     with threadpoolctl.threadpool_limits(1):
         assert thread_policy.max_threads() == 1
 

@@ -98,4 +98,5 @@ def test_a_model_with_a_known_cell_is_saved(name, tmp_path):
     assert {*model.shapes()} == {*model.parameters}
     save_checkpoint(tmp_path / "model.safetensors", Checkpoint(model))
     loaded = load_checkpoint(tmp_path / "model.safetensors").model
-    np.testing.assert_array_equal(loaded.predict(np.array([[0, 3]]))[0], model.predict(np.array([[0, 3]]))[0])
+    with rnnx.use_engine("reference"):  # which compiles nothing
+        np.testing.assert_array_equal(loaded.predict(np.array([[0, 3]]))[0], model.predict(np.array([[0, 3]]))[0])
