@@ -301,6 +301,16 @@ def test_a_short_job_does_not_read_the_thread_limits(monkeypatch):
     assert thread_policy.split(Work(64, 8, 10**6, 10**4, shares=8, shared_lines=0, waits=True)) == (1, False)
 
 
+def test_a_job_that_gains_by_no_number_of_threads_reads_the_limits_once(monkeypatch):
+    alone, shared = (Work(n, 1, 10**8, 0, shares=4, shared_lines=0, waits=True) for n in (10**5, 10))
+    for threads, expected in ((1, 1), (4, 4)):
+        monkeypatch.setattr(thread_policy, "max_threads", lambda threads=threads: threads)
+        assert thread_policy.split(alone) == (1, False)
+        assert thread_policy.split(shared) == (expected, expected > 1)
+    monkeypatch.setattr(thread_policy, "max_threads", lambda: 1 / 0)
+    assert thread_policy.split(alone) == (1, False)
+
+
 def test_thread_limits_are_respected(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     assert thread_policy.max_threads() == 1

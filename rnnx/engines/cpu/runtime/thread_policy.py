@@ -172,11 +172,18 @@ class Work:
         """Whether it takes too little time to be worth counting threads."""
         return self.alone_ns <= 2 * (_HAND_OVER + _COUNTING)
 
+    @cached_property
+    def never_gains(self) -> bool:
+        """Whether one thread is fastest, however many there are, by measured costs."""
+        return all(_fastest(self, n, measured(n))[0] == 1 for n in (2, MOST_THREADS))
+
 
 def split(work: Work) -> tuple[int, bool]:
     """Return the number of threads for a job, and whether it is unit-parallel."""
-    n = 1 if work.is_small else max_threads()
-    return (1, False) if n == 1 else _fastest(work, n, measured(n))
+    if work.is_small or vars(work).get("never_gains"):  # if that is known, as costs are not measured for one thread
+        return 1, False
+    n = max_threads()
+    return (1, False) if n == 1 or work.never_gains else _fastest(work, n, measured(n))
 
 
 @lru_cache(maxsize=1024)
