@@ -75,6 +75,17 @@ def test_single_slow_runs_do_not_cost_runs_alone(alone):
     assert total < 1.03 * ideal
 
 
+@pytest.mark.parametrize(
+    ("alone", "shared", "stop", "every"), [(8, 4.5, 60, 500), (25, 15, 100, 2000), (1, 0.6, 30, 500)]
+)
+def test_long_stops_between_faster_runs_count_little(alone, shared, stop, every):
+    """A host takes a core away for many times a run's time, now and then."""
+    rng, n = np.random.default_rng(0), int(60_000 / alone)
+    times = [(shared + stop * (rng.random() < shared / every)) * MS for _ in range(n)]
+    given = iter(times)
+    assert run(Balance(MS), n, alone * MS, lambda: next(given)) < 1.02 * sum(times)
+
+
 def test_a_stop_in_one_of_the_first_runs_counts_little():
     balance, times = Balance(25 * MS), iter([14 * MS, 40 * MS])
     assert run(balance, 30, 25 * MS, lambda: next(times, 14 * MS)) < (30 * 14 + 26 + 4 * 11) * MS

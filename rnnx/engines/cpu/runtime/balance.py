@@ -8,7 +8,8 @@ from rnnx.engines.cpu.runtime.thread_policy import policy
 
 _MEASURED = frozenset({2, 8, 32, 128})  # runs on one thread, to learn their time, as is every 256th
 _LONG = 30_000_000  # nanoseconds; longer jobs are always shared: they lose little, and a run alone is expensive
-_CREDIT = 20_000_000  # nanoseconds won that count, at most, with a run alone; a host may stop a thread for as long
+_CREDIT = 20_000_000  # nanoseconds won that count, at most, with a run alone
+_STOP = 10_000_000  # nanoseconds that count of the loss of a single slow run, at most, with a run alone
 _DEBT = 10  # times that of a run alone and the credit are the most lost time that counts: a computer may be suspended
 _RATE = 0.03  # of the time of runs alone: what may be lost to find out whether sharing pays off again
 
@@ -16,15 +17,17 @@ _RATE = 0.03  # of the time of runs alone: what may be lost to find out whether 
 class Balance:
     """The nanoseconds lost so far by sharing a job, less those won. The job is shared unless the sum is positive.
 
-    Sharing thus loses no more than the credit, a few runs, and a small part of the whole time, whatever the reason.
-    When slow shared runs have used up what was won, a run alone tells whether sharing has become slow or the whole
-    machine. Before that, it is not worth its time.
+    Sharing thus loses no more than the credit, a few runs, and a small part of the whole time, whatever the reason. A
+    single slow run between faster ones may be a long stop of the host: only a part of it counts. When slow runs have
+    used up what was won, a run alone tells whether sharing has become slow or the whole machine. Before that, it is not
+    worth its time.
     """
 
     def __init__(self, estimate_ns: float) -> None:
         self.lost = 0.0
         self._alone = 0.0
         self._slow = 0  # shared runs that took longer than one alone, since the last run alone
+        self._excess = 0.0  # lost by the last shared run beyond `_STOP`, which counts if the next one is slow, too
         self._runs = -1 if estimate_ns > _LONG else 0
 
     def shares(self) -> bool:
@@ -45,12 +48,19 @@ class Balance:
 
     def add(self, shared: bool, ns: float) -> None:
         """Take the time of a run into account."""
-        if shared:
-            self.lost += ns - self._alone if self._alone else 0
-            self._slow += ns > self._alone
+        if shared and self._alone:
+            lost = ns - self._alone
+            counted = min(lost, _STOP + self._alone)
+            self.lost += counted + (self._excess if lost > 0 else 0)
+            self._excess = lost - counted
+            self._slow += lost > 0
+        elif shared:
+            self._excess = ns
         else:  # the smallest time, and slowly more if it becomes longer
-            before = self._alone or ns  # a run alone at first is a credit: a stop in one of the next runs counts little
-            self.lost -= self._slow * max(ns - before, 0) + (0 if self._alone else ns) + _RATE * ns
+            before = self._alone or ns
+            if not self._alone:  # a credit: a stop in one of the next runs counts little
+                self.lost, self._excess = self.lost - ns, max(self._excess - ns, 0)
+            self.lost -= self._slow * max(ns - before, 0) + _RATE * ns
             self._alone = min(ns, before + (ns - before) / 8)
             self._slow = 0
         self.lost = min(max(self.lost, -_CREDIT - self._alone), _CREDIT + _DEBT * self._alone)
