@@ -311,6 +311,14 @@ def test_a_job_that_gains_by_no_number_of_threads_reads_the_limits_once(monkeypa
     assert thread_policy.split(alone) == (1, False)
 
 
+def test_a_job_that_gains_by_a_single_number_of_threads(monkeypatch):
+    """Of 12 examples of 80 bytes, the slices of three threads begin at cache lines, but not those of two or four."""
+    job = Work(100, 12, 672_000, 192_000, shares=2, shared_lines=8, waits=True, read=80, weights=400, row=80)
+    for threads, expected in ((2, 1), (4, 1), (3, 3)):
+        monkeypatch.setattr(thread_policy, "max_threads", lambda threads=threads: threads)
+        assert thread_policy.split(job) == (expected, False)
+
+
 def test_thread_limits_are_respected(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     assert thread_policy.max_threads() == 1

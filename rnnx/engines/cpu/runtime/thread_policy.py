@@ -174,8 +174,14 @@ class Work:
 
     @cached_property
     def never_gains(self) -> bool:
-        """Whether one thread is fastest, however many there are, by measured costs."""
-        return all(_fastest(self, n, measured(n))[0] == 1 for n in (2, MOST_THREADS))
+        """Whether one thread is fastest, however many there are, by measured costs.
+
+        Every number counts: only for some of them, all slices begin at cache lines.
+        """
+        given = measured(2)
+        alone, parts = self.ns(given, 1, False), ((self.m, False), (self.shares, True))
+        ways = ((n, unit) for most, unit in parts for n in range(2, min(most, MOST_THREADS) + 1))
+        return all(self.ns(given, *way) >= alone for way in ways)
 
 
 def split(work: Work) -> tuple[int, bool]:
