@@ -174,6 +174,34 @@ def rng():
     return np.random.default_rng(20261120)
 
 
+# Of x86. Processors with AVX2 have nothing whose name begins with avx512; a baseline has nothing beyond these.
+BASELINE = {"64bit", "cmov", "cx8", "fxsr", "mmx", "sse", "sse2", "x87"}
+PROCESSORS = {
+    "this": lambda name: True,
+    "AVX2": lambda name: not name.startswith(("avx512", "avx10", "amx")),
+    "baseline": BASELINE.__contains__,
+}
+
+
+@pytest.fixture(params=PROCESSORS)
+def processor(request, monkeypatch):
+    """Compile for other processors, too, as far as this one can run their code."""
+    from llvmlite import binding
+
+    from rnnx.engines.cpu import kernels
+    from rnnx.engines.cpu.codegen import ir, masks
+    from rnnx.engines.cpu.runtime import object_cache
+
+    own = ir.features()
+    if request.param != "this" and not own.get("sse2"):
+        pytest.skip("no processor of x86")
+    features = binding.FeatureMap({name: has and PROCESSORS[request.param](name) for name, has in own.items()})
+    for module in (ir, masks, object_cache):
+        monkeypatch.setattr(module, "features", lambda: features)
+    monkeypatch.setattr(ir, "machine", ir.machine.__wrapped__)
+    monkeypatch.setattr(kernels, "mask", kernels.mask.__wrapped__)
+
+
 @pytest.fixture
 def new_cache(tmp_path):
     """A folder for an object cache with nothing but what Numba compiles, which takes half a minute."""

@@ -5,40 +5,13 @@ import shutil
 import numpy as np
 import pytest
 from conftest import NO_COMPILER
-from llvmlite import binding
 
 from rnnx import engines, use_engine
-from rnnx.engines.cpu import kernels
-from rnnx.engines.cpu.codegen import ir
-from rnnx.engines.cpu.codegen import masks as emitted
-from rnnx.engines.cpu.runtime import object_cache
 from rnnx.models import Masks
 from rnnx.models.masks import dropped
 
 DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16])
 SHAPES = pytest.mark.parametrize("shape", [(5, 3, 4), (8, 2, 1), (1, 1, 3), (33, 17, 2), (128, 40, 3)])
-
-
-# Of x86. Processors with AVX2 have nothing whose name begins with avx512; a baseline has nothing beyond these.
-BASELINE = {"64bit", "cmov", "cx8", "fxsr", "mmx", "sse", "sse2", "x87"}
-PROCESSORS = {
-    "this": lambda name: True,
-    "AVX2": lambda name: not name.startswith(("avx512", "avx10", "amx")),
-    "baseline": BASELINE.__contains__,
-}
-
-
-@pytest.fixture(params=PROCESSORS)
-def processor(request, monkeypatch):
-    """Compile for other processors, too, as far as this one can run their code."""
-    own = ir.features()
-    if request.param != "this" and not own.get("sse2"):
-        pytest.skip("no processor of x86")
-    features = binding.FeatureMap({name: has and PROCESSORS[request.param](name) for name, has in own.items()})
-    for module in (ir, emitted, object_cache):
-        monkeypatch.setattr(module, "features", lambda: features)
-    monkeypatch.setattr(ir, "machine", ir.machine.__wrapped__)
-    monkeypatch.setattr(kernels, "mask", kernels.mask.__wrapped__)
 
 
 @DTYPES

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from cells_by_hand import MIXED, PRODUCT, TWO_STAGES
+from guard import guarded
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from problems import TOLERANCE, Problem, assert_close, make_problem, run
@@ -148,10 +149,11 @@ def test_only_the_outputs_of_a_stack(cell, engine, rng):
 @pytest.mark.parametrize("cell", CELLS, ids=lambda cell: cell.name)
 @pytest.mark.parametrize("choice", [(1, False), (3, False), (3, True)])
 def test_inference_on_several_threads(cell, choice, rng):
-    """It reads x where it is, and final states do not change with the caller's arrays."""
-    problem = ragged(make_problem(cell, rng, 3, 160, 7, 9, scale=0.3), [9, 0, 4, 9, 1, 7, 4])
-    arguments = cell, np.asfortranarray(problem.x), problem.s0, problem.parameters
-    options = {"lengths": problem.lengths, "inputs": problem.extra}
+    """It reads x where it is, nothing past its end, and final states do not change with the caller's arrays."""
+    problem = ragged(make_problem(cell, rng, 3, 160, 7, 9, scale=0.3), [9, 0, 4, 7, 1, 4, 9])
+    arguments = cell, guarded(problem.x, "F"), problem.s0, problem.parameters
+    extra = {name: guarded(array, "F") for name, array in problem.extra.items()}
+    options = {"lengths": problem.lengths, "inputs": extra}
     with rnnx.use_engine("cpu"), use_policy(lambda work: choice):
         expected, _, kept = rnnx.recurrent_forward(*arguments, **options)
         states, _, caches = rnnx.recurrent_forward(*arguments, **options, keep_caches=False)

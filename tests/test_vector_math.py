@@ -122,6 +122,17 @@ def test_error_in_ulp(name, dtype):
         assert_accurate(name, x, TRUE[name](x.astype(np.longdouble)))
 
 
+@pytest.mark.parametrize("name", ["tanh", "sigmoid"])
+@pytest.mark.usefixtures("processor")
+def test_quotients_on_other_processors(name):
+    """In float32, with or without estimates of reciprocals and fused multiply-adds; none is above 1."""
+    every = more_samples(np.float32)
+    x = np.concatenate([samples(np.float32)[::9], every[::9], every[-8:]])
+    with np.errstate(all="ignore"):
+        assert_accurate(name, x, TRUE[name](x.astype(np.longdouble)))
+    assert apply(name, np.linspace(0, 30, 500_000, dtype=np.float32)).max() == 1
+
+
 @TYPES
 @pytest.mark.parametrize("name", ["sin", "cos", "erf", "gelu"])
 def test_error_against_many_digits(name, dtype):

@@ -75,7 +75,7 @@ class Tape(Portable):
     cell: Cell
     xp: Any
     dtype: Any
-    x: Array  # (T, m, n_x), or (T, m) indices; zero past each length
+    x: Array  # (T, m, n_x), or (T, m) indices; zero past each length; without `keep`, it may be the caller's x
     indices: bool
     n_x: int
     states: Arrays  # per state, (T + 1, m, n), the initial state first; without `keep`, the final one, (1, m, n)

@@ -6,7 +6,7 @@ from typing import Any
 from llvmlite import ir
 
 from rnnx.engines.cpu.codegen import leaves
-from rnnx.engines.cpu.codegen.ir import I32, I64, Function
+from rnnx.engines.cpu.codegen.ir import I32, I64, Function, integers
 
 
 def emit_copies(module: ir.Module, dtype: Any) -> None:
@@ -46,15 +46,15 @@ def transposed(f: Function, block: list[ir.Value]) -> list[ir.Value]:
     """Transpose a square of L vectors by swapping off-diagonal quarters, recursively; or squares side by side, if there
     are fewer vectors.
     """
-    block, distance, kind = list(block), len(block) // 2, ir.VectorType(I32, f.lanes)
+    block, distance = list(block), len(block) // 2
     while distance:
         low = [i if not i & distance else f.lanes + i - distance for i in range(f.lanes)]
         high = [i + distance if not i & distance else f.lanes + i for i in range(f.lanes)]
         for i in range(len(block)):
             if not i & distance:
                 a, b = block[i], block[i + distance]
-                block[i] = f.build.shuffle_vector(a, b, ir.Constant(kind, low))
-                block[i + distance] = f.build.shuffle_vector(a, b, ir.Constant(kind, high))
+                block[i] = f.build.shuffle_vector(a, b, integers(I32, *low))
+                block[i + distance] = f.build.shuffle_vector(a, b, integers(I32, *high))
         distance //= 2
     return block
 

@@ -4,9 +4,9 @@ Packing weights takes longer than multiplying them by one row, so a single step 
 BLAS, which has matrix-vector products for that. Here weights are transposed in registers, where each vector has one
 column, and multiplied by all rows of H at once.
 
-The transposition costs more than the multiplications, and CPUs have one unit that moves numbers inside vectors. Rows
-are therefore read in pieces of 16 bytes, and loads put the pieces of a vector side by side, so that half of the moves
-are left. The sums are those of `gemm`: over k in ascending order, with the same bits.
+The transposition costs more than the multiplications, as many CPUs have only one unit that moves numbers inside
+vectors. Rows are therefore read in pieces of 16 bytes, and loads put the pieces of a vector side by side, which halves
+the number of such moves. The sums are those of `gemm`: over k in ascending order, with the same bits.
 """
 
 from typing import Any
@@ -54,7 +54,7 @@ def _kernel(module: ir.Module, dtype: Any, rows: int) -> Function:
         return [f.intrinsic("fmuladd", column, f.spread(x), total) for x, total in zip(numbers, sums, strict=True)]
 
     whole = f.build.sub(a.n_k, f.build.srem(a.n_k, I64(f.lanes)))
-    with f.loop(whole, step=f.lanes, carried=sums) as k:  # fewer steps would read the addresses of all rows more often
+    with f.loop(whole, step=f.lanes, carried=sums) as k:  # shorter steps would load the addresses of rows more often
         for begin in range(0, f.lanes, piece.lanes):
             for i, column in enumerate(columns(f.sum(k, begin))):
                 sums[:] = more(f.sum(k, begin + i), column)

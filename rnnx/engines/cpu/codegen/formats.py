@@ -10,7 +10,7 @@ import numpy as np
 from llvmlite import ir
 
 from rnnx.engines.cpu.codegen import leaves
-from rnnx.engines.cpu.codegen.ir import I64, Function, lanes, machine
+from rnnx.engines.cpu.codegen.ir import I64, Function, integers, lanes, machine
 
 
 class Format(NamedTuple):
@@ -60,7 +60,7 @@ def _integers(f: Function) -> ir.Type:
 
 
 def _same(kind: Any, value: int) -> ir.Constant:
-    return ir.Constant(kind, [value] * kind.count)
+    return integers(kind.element, *[value] * kind.count)
 
 
 def expanded(f: Function, form: Format, at: ir.Value, mask: ir.Value | None = None) -> list[ir.Value]:

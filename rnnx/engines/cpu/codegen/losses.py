@@ -7,7 +7,7 @@ from llvmlite import ir
 
 from rnnx.cells.vocabulary import Condition
 from rnnx.engines.cpu.codegen import leaves
-from rnnx.engines.cpu.codegen.ir import I32, I64, Function
+from rnnx.engines.cpu.codegen.ir import I32, I64, Function, integers
 from rnnx.engines.cpu.codegen.vector_math import make_ops
 from rnnx.engines.cpu.codegen.vectors import Vector
 
@@ -108,7 +108,7 @@ class _Row:
         y = [Vector(f, f.load_vector(self._place(self.y, part, v), mask)) for part in range(self.loss.parts)]
         if chosen is None:
             return [*y, Vector(f, f.load_vector(self._place(self.target, 0, v), mask))]
-        lanes = ir.Constant(ir.VectorType(I32, f.lanes), list(range(f.lanes)))
+        lanes = integers(I32, *range(f.lanes))
         first = f.spread(f.build.trunc(f.times(v, f.lanes), I32), I32)
         return [*y, Condition(f.build.icmp_signed("==", f.build.add(first, lanes), chosen))]
 
@@ -144,6 +144,6 @@ def across(f: Function, total: ir.Value, join: Callable[[ir.Value, ir.Value], ir
     distance = f.lanes // 2
     while distance:
         order = [(lane + distance) % f.lanes for lane in range(f.lanes)]
-        total = join(total, f.build.shuffle_vector(total, total, ir.Constant(ir.VectorType(I32, f.lanes), order)))
+        total = join(total, f.build.shuffle_vector(total, total, integers(I32, *order)))
         distance //= 2
     return total

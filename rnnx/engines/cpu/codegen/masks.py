@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeAlias
 from llvmlite import ir
 
 from rnnx.engines.cpu.codegen import leaves
-from rnnx.engines.cpu.codegen.ir import I32, I64, Function, features
+from rnnx.engines.cpu.codegen.ir import I32, I64, Function, features, integers
 
 _NUMBERS = 8  # per block
 _BLOCKS = 8  # at once
@@ -21,7 +21,7 @@ _ROUNDS = 10
 _MULTIPLIERS = 0xD2E7470EE14C6C93, 0xCA5A826395121157
 _INCREMENTS = 0x9E3779B97F4A7C15, 0xBB67AE8584CAA73B  # of the key from round to round
 _LOW = (1 << 32) - 1
-_DOUBLE, _WIDE, _VECTOR = ir.DoubleType(), ir.IntType(128), ir.VectorType(I64, _BLOCKS)
+_DOUBLE, _WIDE = ir.DoubleType(), ir.IntType(128)
 _Word: TypeAlias = ir.Value | None  # of 64 bits, the same for all blocks, or of one number per block; None is 0
 
 
@@ -138,14 +138,14 @@ class _Kernel:
         f = self.f
         block, step = f.sum(f.build.lshr(i, I64(3)), 1), f.sum(f.arguments.start, step)
         if blocks > 1:
-            every = f.build.add(_spread(f, block), ir.Constant(_VECTOR, list(range(blocks))))
+            every = f.build.add(_spread(f, block), integers(I64, *range(blocks)))
             block = f.build.and_(every, _every(_LOW))  # so that LLVM knows that it is small
         return [block, None, None, step]
 
     def _drawn(self, step: ir.Value, i: ir.Value, halves: ir.Value, inside: ir.Value | None = None) -> _Place:
         """Return the place of numbers from i on, for which these halves of words were drawn."""
         f = self.f.of_lanes(halves.type.count)
-        numbers = f.build.lshr(halves, ir.Constant(halves.type, [8] * f.lanes))
+        numbers = f.build.lshr(halves, integers(I32, *[8] * f.lanes))
         least = f.spread(f.build.trunc(f.arguments.least, I32), I32)
         return _Place(f, step, i, f.build.icmp_unsigned(">=", numbers, least), inside)
 
@@ -172,7 +172,7 @@ def _spread(f: Function, word: ir.Value) -> ir.Value:
 
 
 def _every(number: int) -> ir.Constant:
-    return ir.Constant(_VECTOR, [number] * _BLOCKS)
+    return integers(I64, *[number] * _BLOCKS)
 
 
 def _product(build: ir.IRBuilder, word: _Word, factor: int) -> tuple[_Word, _Word]:
@@ -219,7 +219,6 @@ def _halves_of_blocks(f: Function, words: list[ir.Value]) -> list[ir.Value]:
         places = [
             2 * _BLOCKS * pair + _BLOCKS * word + b for b in (block, block + 1) for pair in (0, 1) for word in (0, 1)
         ]
-        order = ir.Constant(ir.VectorType(I32, len(places)), places)
-        of_two = f.build.shuffle_vector(*pairs, order)
+        of_two = f.build.shuffle_vector(*pairs, integers(I32, *places))
         found.append(f.build.bitcast(of_two, ir.VectorType(I32, 2 * len(places))))
     return found

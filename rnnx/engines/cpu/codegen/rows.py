@@ -13,6 +13,7 @@ from rnnx.cells.wiring import StageWiring
 from rnnx.engines.cpu.codegen import leaves
 from rnnx.engines.cpu.codegen.ir import I32, I64
 from rnnx.engines.cpu.codegen.kernel import Kernel
+from rnnx.engines.cpu.codegen.losses import across
 from rnnx.engines.cpu.codegen.phases import Name, Phase, Step
 from rnnx.engines.cpu.codegen.vectors import Vector
 
@@ -130,10 +131,7 @@ class _Rows:
 
     def _mean(self, total: ir.Value) -> Vector:
         """Return the sum of the lanes divided by n, in all lanes."""
-        f, distance = self.f, self.f.lanes // 2
-        while distance:
-            order = [(lane + distance) % f.lanes for lane in range(f.lanes)]
-            rotated = f.build.shuffle_vector(total, total, ir.Constant(ir.VectorType(I32, f.lanes), order))
-            total, distance = f.build.fadd(total, rotated), distance // 2
+        f = self.f
+        total = across(f, total, f.build.fadd)
         mean = f.build.fdiv(f.build.extract_element(total, I32(0)), self.n)
         return Vector(f, f.spread(mean))

@@ -6,7 +6,7 @@ from typing import Any
 from llvmlite import ir
 
 from rnnx.cells.vocabulary import Condition, check_operands, value_of
-from rnnx.engines.cpu.codegen.ir import I32, Function, declare
+from rnnx.engines.cpu.codegen.ir import I32, Function, declare, integers
 
 
 def _operator(operation: str, *, flip: bool = False, contract: bool = True) -> Callable[["Vector", Any], "Vector"]:
@@ -39,7 +39,7 @@ class Vector:
         if isinstance(other, Vector):
             return other.value
         kind = self.value.type
-        return ir.Constant(kind, [int(other)] * kind.count) if self.is_integer else self.function.constant(other)
+        return integers(kind.element, *[int(other)] * kind.count) if self.is_integer else self.function.constant(other)
 
     __add__, __radd__ = _operator("add"), _operator("add", flip=True)
     __sub__, __rsub__ = _operator("sub"), _operator("sub", flip=True)
