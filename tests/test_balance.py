@@ -75,6 +75,16 @@ def test_single_slow_runs_do_not_cost_runs_alone(alone):
     assert total < 1.03 * ideal
 
 
+@pytest.mark.parametrize(("ratio", "noise"), [(1.1, 0.1), (1.1, 0.2), (1.2, 0.2)])
+def test_times_that_vary_are_no_reason_to_share(ratio, noise):
+    rng, balance, total, ideal = np.random.default_rng(0), Balance(MS), 0.0, 0.0
+    for factor in np.exp(noise * rng.standard_normal(8000)):
+        shares, ns = balance.shares(), 0.5 * MS * factor
+        balance.add(shares, ratio * ns if shares else ns)
+        total, ideal = total + (ratio * ns if shares else ns), ideal + ns
+    assert total < 1.045 * ideal
+
+
 @pytest.mark.parametrize(("alone", "shared"), [(0.36, 0.44), (0.7, 0.8), (9, 11)])
 def test_stops_of_runs_alone_are_no_reason_to_share(alone, shared):
     """Beside a busy process, any run may lose its core for 4 ms, a shared one twice as often."""

@@ -56,11 +56,11 @@ class Balance:
             self._slow += lost > 0
         elif shared:
             self._excess = ns
-        else:  # the smallest time, and a little more if it becomes longer
+        else:  # the smallest time, and slowly more if it becomes longer
             before = self._alone or ns
             if not self._alone:  # a credit: a stop in one of the next runs counts little
                 self.lost, self._excess = self.lost - ns, max(self._excess - ns, 0)
             self.lost -= self._slow * max(ns - before, 0) + _RATE * ns
-            self._alone = min(ns, before * 9 / 8)
+            self._alone = min(ns, before + min(ns - before, before) / 8)
             self._slow = 0
         self.lost = min(max(self.lost, -_CREDIT - self._alone), _CREDIT + _DEBT * self._alone)
