@@ -4,11 +4,12 @@ import dataclasses
 
 import numpy as np
 import pytest
+from workers import used_by_others
 
 import rnnx
 from rnnx.engines.cpu.descriptor.builder import PassKey
 from rnnx.engines.cpu.descriptor.forward import ForwardPass
-from rnnx.engines.cpu.runtime import costs, object_cache, object_files, thread_policy, thread_pool
+from rnnx.engines.cpu.runtime import costs, object_cache, object_files, thread_policy
 from rnnx.engines.cpu.runtime.thread_policy import Costs, Work
 
 USUAL = Costs()
@@ -141,12 +142,8 @@ def test_the_measurement_itself_runs(monkeypatch):
 
 
 def test_waiting_is_not_measured_while_the_pool_is_busy(monkeypatch):
-    pool = thread_pool.pool()
-    assert pool.acquire(2, timeout=60)
-    try:
+    with used_by_others():
         assert costs._wait() == USUAL.waiting
-    finally:
-        pool.release()
 
 
 @pytest.mark.parametrize(("text", "expected"), [("512K", MB // 2), ("2048K\n", 2 * MB), ("big", MB), (None, MB)])

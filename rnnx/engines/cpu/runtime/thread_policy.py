@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rnnx._core.environment import decoded, variable
+from rnnx.engines.cpu.runtime.mailbox import MOST_THREADS
 
 # Rough costs in nanoseconds, beside those in `costs`. A cache line moves between cores in 100 to 300 ns.
 _NUMBERS = 4  # that elementwise kernels read or write per nanosecond
@@ -30,8 +31,6 @@ _HAND_OVER = 5_000  # of a job to awake threads
 _SECTION = 20_000  # of a job: claiming one takes a hundredth
 _MOST_SECTIONS = 64
 _COUNTING = 10_000  # to find out how many threads are allowed
-
-MOST_THREADS = 256
 
 _OMP_THREADS, _NUMBA_THREADS = variable("OMP_NUM_THREADS"), variable("NUMBA_NUM_THREADS")
 _POSITIVE = re.compile("0*[1-9][0-9]{0,9}")  # `str.isdigit` also accepts digits that `int` does not, such as "²"
