@@ -11,7 +11,8 @@ import rnnx
 from rnnx.engines.cpu.runtime import sharing, thread_pool
 from rnnx.engines.cpu.runtime.balance import Balance
 from rnnx.engines.cpu.runtime.sharing import Shareable
-from rnnx.engines.cpu.runtime.thread_policy import Policy, Work, policy, use_policy
+from rnnx.engines.cpu.runtime.thread_policy import Policy, policy, use_policy
+from rnnx.engines.cpu.runtime.work import Work
 
 MS = 1_000_000
 

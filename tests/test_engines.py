@@ -26,7 +26,8 @@ from rnnx.engines.cpu.descriptor import fields
 from rnnx.engines.cpu.descriptor.builder import PassKey
 from rnnx.engines.cpu.descriptor.forward import ForwardPass
 from rnnx.engines.cpu.runtime import thread_policy, thread_pool
-from rnnx.engines.cpu.runtime.thread_policy import Work, use_policy
+from rnnx.engines.cpu.runtime.thread_policy import use_policy
+from rnnx.engines.cpu.runtime.work import Work
 from rnnx.functional import schedule, signatures
 
 

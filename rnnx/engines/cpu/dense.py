@@ -20,8 +20,8 @@ from rnnx.engines.cpu.descriptor.layout import contiguous, lines
 from rnnx.engines.cpu.runtime import object_cache
 from rnnx.engines.cpu.runtime.buffer_pool import address, addresses, empty
 from rnnx.engines.cpu.runtime.sharing import Calls
-from rnnx.engines.cpu.runtime.thread_policy import Work
 from rnnx.engines.cpu.runtime.tuning import panel_vectors
+from rnnx.engines.cpu.runtime.work import Work
 
 _DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 _SMALLEST = 1 << 18  # multiplications

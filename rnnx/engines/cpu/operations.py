@@ -20,7 +20,7 @@ from rnnx.engines.cpu.kernels import DTYPES, ONE, Kernel
 from rnnx.engines.cpu.runtime import object_cache
 from rnnx.engines.cpu.runtime.buffer_pool import address, addresses, empty
 from rnnx.engines.cpu.runtime.sharing import Calls
-from rnnx.engines.cpu.runtime.thread_policy import Work
+from rnnx.engines.cpu.runtime.work import Work
 from rnnx.engines.operations import Arrays, Loss, Numbers, Operations, Rule
 from rnnx.engines.reference.operations import OPERATIONS as REFERENCE
 from rnnx.engines.reference.operations import within

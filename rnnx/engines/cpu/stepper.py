@@ -9,8 +9,9 @@ from rnnx.engines.cpu.descriptor.forward import ForwardPass
 from rnnx.engines.cpu.descriptor.layout import contiguous
 from rnnx.engines.cpu.runtime.buffer_pool import address, addresses, aligned
 from rnnx.engines.cpu.runtime.sharing import Shareable
-from rnnx.engines.cpu.runtime.thread_policy import Work, choice
+from rnnx.engines.cpu.runtime.thread_policy import choice
 from rnnx.engines.cpu.runtime.thread_pool import Task
+from rnnx.engines.cpu.runtime.work import Work
 from rnnx.engines.protocol import Arrays, Call
 
 

@@ -19,7 +19,7 @@ from rnnx.engines.cpu.descriptor.layout import Block
 from rnnx.engines.cpu.runtime import object_cache
 from rnnx.engines.cpu.runtime.buffer_pool import LINE
 from rnnx.engines.cpu.runtime.sharing import Shareable
-from rnnx.engines.cpu.runtime.thread_policy import Work
+from rnnx.engines.cpu.runtime.work import Work
 
 
 class Pass(Shareable[Sequence[np.ndarray]]):

@@ -13,8 +13,8 @@ from rnnx.engines.cpu.codegen.gemm import KC
 from rnnx.engines.cpu.codegen.ir import lanes
 from rnnx.engines.cpu.runtime import object_cache, thread_pool
 from rnnx.engines.cpu.runtime.buffer_pool import addresses
-from rnnx.engines.cpu.runtime.thread_policy import Costs
 from rnnx.engines.cpu.runtime.tuning import autotunes, panel_vectors, seconds
+from rnnx.engines.cpu.runtime.work import Costs
 
 _FACTOR = 4
 _FEW, _MANY = 1, 96  # rows

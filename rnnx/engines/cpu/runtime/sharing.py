@@ -9,8 +9,9 @@ from rnnx.engines.cpu.runtime import thread_pool
 from rnnx.engines.cpu.runtime.balance import Balance
 from rnnx.engines.cpu.runtime.buffer_pool import give_back_workspace, take_workspace
 from rnnx.engines.cpu.runtime.object_cache import Job
-from rnnx.engines.cpu.runtime.thread_policy import Work, choice
+from rnnx.engines.cpu.runtime.thread_policy import choice
 from rnnx.engines.cpu.runtime.thread_pool import Task
+from rnnx.engines.cpu.runtime.work import Work
 
 Given = TypeVar("Given")  # what a run is given
 _Given = TypeVar("_Given", contravariant=True)
