@@ -246,6 +246,14 @@ class Template:
         finally:
             give_back_workspace(workspace)
 
+    def run_shared(self, arrays: Sequence[np.ndarray]) -> None:
+        """Run the job on the thread pool, on a call's arrays."""
+        workspace = take_workspace(self.whole_size)
+        try:
+            self.task.run_shared(self.start(arrays, workspace.address))
+        finally:
+            give_back_workspace(workspace)
+
     def bind(self, place: int, addresses: Sequence[int]) -> np.ndarray:
         """Return the descriptor for a call's arrays at `addresses` and a workspace at address `place`."""
         bases = (0, place, *addresses)
