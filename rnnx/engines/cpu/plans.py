@@ -105,7 +105,7 @@ class ForwardPlan:
             self.job.run((memory, *given, *results, *ends))
         states: Sequence[np.ndarray] = results
         if self.keep:  # the caller's arrays are not needed any more
-            run = Run(self, memory, given[:1] if self._reads_x else (), ())
+            run = Run(self, memory, given[:1] if self._reads_x else (), (), lengths)
         else:
             states, run = self._views(memory), Run(self, memory, given, results)
         return tuple([a.T for a in states]), CpuTape(run, lengths)
@@ -136,12 +136,25 @@ class ForwardPlan:
         fields: dict[str, Any] = {"x": x}
         if self.keep:
             states, saved = tuple(block[:n_states]), tuple(block[n_states:end])
+            if run.lengths is not None:
+                _write_past_ends(states, saved, run.lengths)
             inputs, values = tuple(block[end + 1 : -n_keys]), block[-n_keys:]
             fields |= {"states": states, "saved": saved, "inputs": inputs, "own": Kept(run, (states, saved, x))}
         else:
             values = [*run.given[-n_keys:]]
             fields |= {"states": run.final, "saved": None, "inputs": (), "own": None}
         return {**fields, "parameters": dict(zip(key.keys, values, strict=True))}
+
+
+def _write_past_ends(states: Arrays, saved: Arrays, lengths: np.ndarray) -> None:
+    """Write what no pass needs to states (T + 1, m, n) and saved values (T, m, n) past the ends: the last states, and
+    zeros.
+    """
+    for j, end in enumerate(lengths.tolist()):
+        for s in states:
+            s[end + 1 :, j] = s[end, j]
+        for value in saved:
+            value[end:, j] = 0
 
 
 @lru_cache(maxsize=256)

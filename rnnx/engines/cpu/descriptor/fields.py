@@ -114,11 +114,10 @@ GATE = record("w_h w_h_row w_x w_x_row bias bias_h")
 VECTOR = record("sums total")
 # An array argument of a kernel: its address at step 0 and example 0, and strides between steps, examples and unit
 # vectors, of parameters only the last. With side = ZX or ZH it is the input or recurrent side, in the slice's scratch
-# memory; with DZ, its cotangent. `final`: where the values after each example's last step are copied to, (m, n), or 0.
-ARGUMENT = record("address step row vector side past_end final")
+# memory; with DZ, its cotangent. `zero_past_end`: 1 for values that are set to zero past each example's end. `final`:
+# where those after the last step are copied to, (m, n), or 0.
+ARGUMENT = record("address step row vector side zero_past_end final")
 ZX, ZH, DZ = 1, 2, 3
-# `past_end`: the value at steps past an example's end, 0 for no change, zero, or that of the previous step.
-ZERO, KEEP = 1, 2
 
 LISTS = {"conversions": CONVERSION, "copies": COPY, "outputs": OUTPUT, "dense": DENSE}
 LISTS |= {"stages": STAGE, "gates": GATE, "vectors": VECTOR, "arguments": ARGUMENT}
