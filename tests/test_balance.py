@@ -1,14 +1,18 @@
 """Whether jobs are shared among threads, by the times of their earlier runs."""
 
-import time
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+from workers import wait_for_sleep
 
 import rnnx
-from rnnx.engines.cpu.runtime import thread_pool
+from rnnx.engines.cpu.runtime import sharing, thread_pool
 from rnnx.engines.cpu.runtime.balance import Balance
+from rnnx.engines.cpu.runtime.sharing import Shareable
 from rnnx.engines.cpu.runtime.thread_policy import Policy, policy, use_policy
+from rnnx.engines.cpu.runtime.work import Work
 
 MS = 1_000_000
 
@@ -135,8 +139,8 @@ def test_the_policy_of_a_context_shares_all(rng):
 
 
 def test_a_pass_that_loses_time_on_several_threads_runs_alone(monkeypatch, rng):
-    used, acquire = [], thread_pool.ThreadPool.acquire
-    monkeypatch.setattr(thread_pool.ThreadPool, "acquire", lambda pool, n: used.append(n) or acquire(pool, n))
+    used, run_shared = [], thread_pool.Task.run_shared
+    monkeypatch.setattr(thread_pool.Task, "run_shared", lambda task, at: used.append(task) or run_shared(task, at))
     monkeypatch.setattr(Balance, "add", lambda balance, shared, ns: setattr(balance, "lost", 1))
     x, parameters = rng.standard_normal((3, 6, 4), np.float32), rnnx.initialize_parameters("rnn", 3, 11, seed=0)
     stream = None
@@ -144,35 +148,107 @@ def test_a_pass_that_loses_time_on_several_threads_runs_alone(monkeypatch, rng):
     try:
         with rnnx.use_engine("cpu"):
             first = rnnx.rnn_forward(x, None, parameters)[0]
-            assert used == [3]
+            assert len(used) == 1
             again = rnnx.rnn_forward(x, None, parameters)[0]
             stream = rnnx.Stream("rnn", parameters, m=6)
             for t in range(4):
                 np.testing.assert_array_equal(stream.step(x[:, :, t]), first[:, :, t])
     finally:
         policy.reset(token)
-    assert used == [3, 3]
+    assert len(used) == 2
     np.testing.assert_array_equal(first, again)
 
 
 def test_workers_sleep_during_runs_alone(monkeypatch, rng):
     """Else they would take time from these runs, which are compared with shared ones."""
     pool = thread_pool.pool()
-    monkeypatch.setattr(pool, "_checks", 1 << 60)  # for ever
-    pool.rest(True)
+    spins = int(pool.mail["spins"])
     monkeypatch.setattr(Balance, "add", lambda balance, shared, ns: setattr(balance, "lost", 1))
     x, parameters = rng.standard_normal((3, 6, 4), np.float32), rnnx.initialize_parameters("rnn", 3, 12, seed=0)
     token = policy.set(Policy(lambda work: (2, False)))
     try:
+        pool.rest()
+        pool.mail["spins"] = 1 << 60  # for ever
         with rnnx.use_engine("cpu"):
             rnnx.rnn_forward(x, None, parameters)
-            assert pool.mail["spins"] == 1 << 60
+            assert not pool.mail["rests"]
             rnnx.rnn_forward(x, None, parameters)
-        until = time.monotonic() + 10
-        while not pool.workers["asleep"][1]:
-            assert time.monotonic() < until
+        wait_for_sleep(1)
     finally:
         policy.reset(token)
-        monkeypatch.undo()
-        pool.rest(True)
-        pool.rest(False)
+        pool.mail["spins"] = spins
+
+
+class Job(Shareable):
+    """A job whose parts take fixed times, which are added up."""
+
+    def __init__(self, alone, shared, choice):
+        super().__init__(Work(1, 8, 10**7, 0, 0, 0, False))
+        self.times, self.now, self.taken = {"alone": alone, "shared": shared, "choice": choice}, 0, []
+
+    def way(self):
+        self.now += self.times["choice"]
+        return 2, False
+
+    def divide(self, threads, unit_parallel):
+        self.now += 10**9
+        return self
+
+    def run_alone(self, given):
+        self.now += self.times["alone"]
+
+    def run_shared(self, given):
+        self.now += self.times["shared"]
+
+    def runs(self, n, monkeypatch):
+        """Run the job n times; return the times that count, and how many runs were shared."""
+        add = Balance.add
+        monkeypatch.setattr(sharing, "perf_counter_ns", lambda: self.now)
+        monkeypatch.setattr(Balance, "add", lambda *found: self.taken.append(found[1:]) or add(*found))
+        for _ in range(n):
+            self.run(None)
+        return {*self.taken}, sum(shared for shared, _ in self.taken)
+
+
+def test_the_time_of_a_shared_run_includes_the_choice(monkeypatch):
+    """But not what is done once. A job that is not shared chooses nothing."""
+    counted, shared = Job(alone=60_000, shared=50_000, choice=20_000).runs(1000, monkeypatch)
+    assert counted == {(True, 50_000), (True, 70_000), (False, 60_000)}  # the first one also divides the job
+    assert shared < 200  # to find out whether it pays off again
+    counted, shared = Job(alone=100_000, shared=50_000, choice=20_000).runs(1000, monkeypatch)
+    assert counted == {(True, 50_000), (True, 70_000), (False, 100_000)}
+    assert shared > 980
+
+
+def test_no_interrupt_leaves_the_workers_taken(rng):
+    """Wherever it comes while the engine shares a job, the next job is shared."""
+    cell, x = rnnx.CELLS["rnn"], rng.standard_normal((3, 6, 4), np.float32)
+    parameters = rnnx.initialize_parameters(cell, 3, 13, seed=0)
+    left, runtime = 0, str(Path(sharing.__file__).parent)
+
+    def trace(frame, event, _):
+        nonlocal left
+        frame.f_trace_opcodes = frame.f_code.co_filename.startswith(runtime)
+        left -= event == "opcode"
+        if left == 0 and event == "opcode":
+            sys.settrace(None)
+            raise KeyboardInterrupt
+        return trace
+
+    pool, interrupts, before = thread_pool.pool(), 0, sys.gettrace()
+    with rnnx.use_engine("cpu"), use_policy(lambda work: (2, False)):
+        expected = rnnx.rnn_forward(x, None, parameters)[0]
+        while interrupts >= 0:
+            left = interrupts + 1
+            try:
+                sys.settrace(trace)
+                rnnx.rnn_forward(x, None, parameters)
+                break
+            except KeyboardInterrupt:
+                interrupts += 1
+            finally:
+                sys.settrace(before)
+            number = int(pool.mail["next"])
+            np.testing.assert_array_equal(rnnx.rnn_forward(x, None, parameters)[0], expected)
+            assert pool.mail["next"] > number, interrupts
+    assert interrupts > 50

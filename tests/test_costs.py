@@ -1,17 +1,19 @@
 """The choice of threads by costs of products and of waiting, how they are measured, and their file."""
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
+from workers import used_by_others
 
 import rnnx
 from rnnx.engines.cpu.codegen import ir
 from rnnx.engines.cpu.descriptor.backward import BackwardPass
 from rnnx.engines.cpu.descriptor.builder import PassKey
 from rnnx.engines.cpu.descriptor.forward import ForwardPass
-from rnnx.engines.cpu.runtime import costs, object_cache, object_files, thread_policy, thread_pool, tuning
-from rnnx.engines.cpu.runtime.thread_policy import Costs, Work
+from rnnx.engines.cpu.runtime import costs, object_cache, object_files, thread_policy, tuning
+from rnnx.engines.cpu.runtime.work import Costs, Work, cache_bytes
 
 USUAL = Costs()
 MB = 1 << 20
@@ -26,7 +28,7 @@ def two_threads(monkeypatch):
         weights = 4 * n * n
         work = Work(n_steps, m, 2 * n_steps * m * weights, 0, n // 64, shared_lines, True, 4 * n, weights)
         monkeypatch.setattr(thread_policy, "measured", lambda threads: USUAL._replace(**given))
-        monkeypatch.setattr(thread_policy, "cache_bytes", lambda: cache)
+        monkeypatch.setattr("rnnx.engines.cpu.runtime.work.cache_bytes", lambda: cache)
         thread_policy._fastest.cache_clear()
         return thread_policy.split(work)
 
@@ -160,12 +162,8 @@ def test_the_measurement_itself_runs(monkeypatch):
 
 
 def test_waiting_is_not_measured_while_the_pool_is_busy(monkeypatch):
-    pool = thread_pool.pool()
-    assert pool.acquire(2, timeout=60)
-    try:
+    with used_by_others():
         assert costs._wait() == USUAL.waiting
-    finally:
-        pool.release()
 
 
 @pytest.mark.parametrize(("text", "expected"), [("512K", MB // 2), ("2048K\n", 2 * MB), ("big", MB), (None, MB)])
@@ -175,8 +173,8 @@ def test_the_size_of_the_cache(text, expected, monkeypatch):
             raise FileNotFoundError(path)
         return text
 
-    monkeypatch.setattr(thread_policy.Path, "read_text", read)
-    assert thread_policy.cache_bytes.__wrapped__() == expected
+    monkeypatch.setattr(Path, "read_text", read)
+    assert cache_bytes.__wrapped__() == expected
 
 
 def test_numbers_on_disk_outside_their_limits_are_measured_again(tmp_path, monkeypatch):

@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 
@@ -17,6 +16,7 @@ from guard import guarded
 from hypothesis import given
 from hypothesis import strategies as st
 from problems import ENGINES_TOLERANCE, arranged, assert_close, make_problem, run
+from workers import wait_for_sleep
 
 import rnnx
 from rnnx.cells import BUILT_IN
@@ -25,7 +25,8 @@ from rnnx.engines.cpu.codegen import ir
 from rnnx.engines.cpu.descriptor.builder import PassKey
 from rnnx.engines.cpu.descriptor.forward import ForwardPass
 from rnnx.engines.cpu.runtime import thread_policy, thread_pool
-from rnnx.engines.cpu.runtime.thread_policy import Work, use_policy
+from rnnx.engines.cpu.runtime.thread_policy import use_policy
+from rnnx.engines.cpu.runtime.work import Work
 from rnnx.functional import schedule, signatures
 
 
@@ -122,7 +123,7 @@ def test_units_of_incomplete_vectors_of_several_rows_have_the_same_bits(name, dt
 def test_products_pad_no_gate(n):
     """Only all gates together are padded to whole vectors."""
     key = PassKey(rnnx.CELLS["lstm"], np.dtype(np.float32), 3, 2, n, 5, False, ("Wf", "Wi", "Wc", "Wo"), False)
-    (stage,) = ForwardPass(key, True, (None,)).template(1, False).fields["stages"]
+    (stage,) = ForwardPass(key, True, (None,)).divide(1, False).fields["stages"]
     assert stage["n_vectors_h"] == stage["n_vectors_x"] == math.ceil(4 * n / ir.lanes(np.float32))
 
 
@@ -245,13 +246,14 @@ def test_many_threads_many_shapes(engine):
 
 def spy_on_threads(monkeypatch):
     """A list of the number of threads that every job from now on gets, if it asks for several."""
-    used, acquire = [], thread_pool.ThreadPool.acquire
+    used, run_shared = [], thread_pool.Task.run_shared
 
-    def spy(pool, n):
-        used.append(n if acquire(pool, n) else 1)
-        return used[-1] > 1
+    def spy(task, descriptor):
+        number = int(thread_pool.pool().mail["next"])
+        run_shared(task, descriptor)
+        used.append(int(task._record["slices"]) if thread_pool.pool().mail["next"] > number else 1)
 
-    monkeypatch.setattr(thread_pool.ThreadPool, "acquire", spy)
+    monkeypatch.setattr(thread_pool.Task, "run_shared", spy)
     return used
 
 
@@ -348,11 +350,8 @@ def test_sleeping_threads_wake_up(rng):
     problem = make_problem(rnnx.CELLS["lstm"], rng, 4, 5, 6, 3)
     with rnnx.use_engine("cpu"), use_policy(lambda work: (3, False)):
         first, _ = run(problem)
-        for _ in range(20):
-            until = time.monotonic() + 10
-            while not thread_pool.pool().workers["asleep"][1:3].all():
-                assert time.monotonic() < until
-                time.sleep(1e-4)  # a worker that looks for work needs a core to find out that there is none
+        for _ in range(5):
+            wait_for_sleep(2)
             again, _ = run(problem)
             assert all(np.array_equal(first[name], again[name]) for name in first)
 
@@ -365,7 +364,7 @@ def test_a_job_needs_no_worker(cell, unit_parallel, monkeypatch, rng):
         alone, _ = run(problem)
     pool = thread_pool.ThreadPool()
     monkeypatch.setattr(thread_pool, "_pool", pool)
-    monkeypatch.setattr(pool, "_start", lambda: pool.threads.append(None))
+    monkeypatch.setattr(pool, "_start", lambda me: pool.threads.setdefault(me, None))
     chosen = []
 
     def choose(work):

@@ -1,5 +1,6 @@
 """The matrix product and the copy kernels of the compiled engine."""
 
+import itertools
 from functools import lru_cache
 
 import numpy as np
@@ -163,15 +164,17 @@ def test_the_product_for_few_rows(machine, dtype, monkeypatch):
     for module in (ir, gemm, direct, tuning):
         monkeypatch.setattr(module, "machine", lambda: ir.Machine(*MACHINES[machine]))
     run = functions(lambda m: direct.emit_direct(m, dtype), {"direct": leaves.DIRECT})["direct"]
-    for rows in range(1, direct.most_rows() + 1):
+    for rows, vectors in itertools.product(range(1, direct.most_rows() + 1), (1, 2)):
         for n_k in (1, 3, 15, 16, 37, 64):
-            columns, item = ir.lanes(dtype) - rows % 3, np.dtype(dtype).itemsize
+            lanes, item = ir.lanes(dtype), np.dtype(dtype).itemsize
+            columns = lanes - rows % 3 if vectors == 1 else 2 * lanes
             shapes = (columns, n_k + 1), (rows, n_k), (columns,), (rows, columns + 1)
             W, H, init, Z = (guarded(rng.standard_normal(shape).astype(dtype)) for shape in shapes)
-            first, z_row = Z[:, 0].copy(), (columns + 1) * item
+            first, w_row, z_row = Z[:, 0].copy(), (n_k + 1) * item, (columns + 1) * item
             for last in (H[:, -1], np.inf):  # beside which there may be no term of zero
                 H[:, -1] = last
-                run(W[:, 1:], (n_k + 1) * item, columns, n_k, H, n_k * item, rows, init, 0, Z[:, 1:], z_row)
+                of_rows = H, n_k * item, rows, init, 0, Z[:, 1:], z_row
+                run(W[:, 1:], w_row, columns, lanes * item, n_k, *of_rows)
                 expected = multiply(H, W[:, 1:].T, panel_vectors(1), np.repeat(init[None], rows, 0))
                 assert np.array_equal(Z[:, 1:], expected)
             assert np.array_equal(Z[:, 0], first)

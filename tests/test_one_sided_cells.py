@@ -224,7 +224,7 @@ def test_threads_give_the_same_bits(cell, dtype, indices, rng):
 def test_cells_without_products_are_shared_too(rng, monkeypatch):
     """The elementwise work counts. Without recurrent products, threads that share the units need not wait."""
     monkeypatch.setattr(thread_policy, "max_threads", lambda: 4)
-    monkeypatch.setattr(thread_policy, "cache_bytes", lambda: 1 << 30)
+    monkeypatch.setattr("rnnx.engines.cpu.runtime.work.cache_bytes", lambda: 1 << 30)
     choices = {}
     for name, m in itertools.product(("indrnn", "lstm"), (1, 64)):
         problem, works = make_problem(rnnx.CELLS[name], rng, 7, 512, m, 400 // m).astype("float32"), []

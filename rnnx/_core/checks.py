@@ -15,6 +15,7 @@ from rnnx._core.words import shown
 
 Shape = tuple[int, ...]
 
+_FEW = 32  # integers that Python compares in less time than NumPy
 _LARGEST = 2**63 - 1  # so that every integer fits in an array
 _MOST_ELEMENTS = 2**32  # of one array that is made from sizes: 16 GiB in float32
 _INTERVALS = {"(-inf, inf)": "a finite number", "(0, inf)": "a positive number", "[0, inf)": "a number of at least 0"}
@@ -231,8 +232,11 @@ def all_below(values: np.ndarray, stop: int) -> bool:
     """Return whether all integers are in [0, stop)."""
     if not values.size:
         return True
+    if values.size <= _FEW:
+        numbers = values.ravel().tolist()
+        return bool(min(numbers) >= 0 and max(numbers) < stop)
     if values.dtype == ns.INDEX:  # one pass: without their sign, negative ones are large
-        return bool(np.maximum.reduce(values.view(np.uint64), axis=None) < stop)
+        return bool(np.maximum.reduce(values.view(np.uint64).ravel("K")) < stop)
     return bool(values.min() >= 0 and values.max() < stop)
 
 

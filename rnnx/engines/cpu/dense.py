@@ -19,9 +19,9 @@ from rnnx.engines.cpu.descriptor.fields import DENSE_GRADIENTS, MATRIX
 from rnnx.engines.cpu.descriptor.layout import contiguous, lines
 from rnnx.engines.cpu.runtime import object_cache
 from rnnx.engines.cpu.runtime.buffer_pool import address, addresses, empty
-from rnnx.engines.cpu.runtime.sharing import Shared
-from rnnx.engines.cpu.runtime.thread_policy import Work
+from rnnx.engines.cpu.runtime.sharing import Calls
 from rnnx.engines.cpu.runtime.tuning import panel_vectors
+from rnnx.engines.cpu.runtime.work import Work
 
 _DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 _SMALLEST = 1 << 18  # multiplications
@@ -68,7 +68,7 @@ class _Product(_Plan):
         self._k, self._blocks = min(n_k, KC), -(-n_k // KC)
         m, most = (rows, rows) if self.by_rows else (1, self.panels)
         self._work = Work(1, m, rows * n_k * columns, 0, 0 if self.by_rows else self.panels, 0, False)
-        self._shared = Shared(jobs()["multiply"], self._work, most, self._sections, self._size)
+        self._shared = Calls(jobs()["multiply"], self._work, most, self._sections, self._size)
         self._bytes = packed_bytes(dtype, "", n_k, self.vectors, KC)
 
     def _sections(self, threads: int) -> int:
@@ -104,7 +104,7 @@ class _Gradients(_Plan):
         given = {"rows": rows, "n_in": n_in, "n_out": n_out, "block_b": self._block}
         super().__init__(DENSE_GRADIENTS, dtype, n_in, by_rows, **given)
         work, self._bytes = Work(1, rows, 2 * rows * n_in * n_out, 0, 0, 0, False), lines(self._bytes_of_w())
-        self._shared = Shared(jobs()["gradients"], work, rows, lambda _: 1 + -(-rows // KC), self._size)
+        self._shared = Calls(jobs()["gradients"], work, rows, lambda _: 1 + -(-rows // KC), self._size)
 
     def _bytes_of_w(self) -> int:
         return packed_bytes(self.dtype, "", self._sizes[2], self.vectors, KC)

@@ -19,8 +19,8 @@ from rnnx.engines.cpu.descriptor.layout import lines
 from rnnx.engines.cpu.kernels import DTYPES, ONE, Kernel
 from rnnx.engines.cpu.runtime import object_cache
 from rnnx.engines.cpu.runtime.buffer_pool import address, addresses, empty
-from rnnx.engines.cpu.runtime.sharing import Shared
-from rnnx.engines.cpu.runtime.thread_policy import Work
+from rnnx.engines.cpu.runtime.sharing import Calls
+from rnnx.engines.cpu.runtime.work import Work
 from rnnx.engines.operations import Arrays, Loss, Numbers, Operations, Rule
 from rnnx.engines.reference.operations import OPERATIONS as REFERENCE
 from rnnx.engines.reference.operations import within
@@ -37,9 +37,9 @@ def _jobs() -> Mapping[str, object_cache.Job]:
 
 
 @lru_cache(maxsize=256)
-def _shared(job: str, size: int, numbers: int, scratch: int) -> Shared:
+def _shared(job: str, size: int, numbers: int, scratch: int) -> Calls:
     work = Work(1, size, 0, numbers, 0, 0, False)
-    return Shared(_jobs()[job], work, size, lambda _: 1, lambda threads: threads * scratch)
+    return Calls(_jobs()[job], work, size, lambda _: 1, lambda threads: threads * scratch)
 
 
 def run_shared(job: str, record: np.ndarray, size: int, numbers: int, scratch: int = 0) -> None:

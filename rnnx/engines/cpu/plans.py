@@ -98,18 +98,19 @@ class ForwardPlan:
         memory = self.job.block.memory()
         given = self._select(arrays)
         results = tuple([allocate() for allocate in self._results])
+        ends = () if lengths is None else (np.ascontiguousarray(lengths, np.int64),)
         if self.job.kept_sizes:
-            self._run_packed(arrays, (memory, *given, *results), lengths)
+            self._run_packed(arrays, (memory, *given, *results), ends)
         else:
-            self.job.run((memory, *given, *results), lengths)
+            self.job.run((memory, *given, *results, *ends))
         states: Sequence[np.ndarray] = results
         if self.keep:  # the caller's arrays are not needed any more
-            run = Run(self, memory, given[:1] if self._reads_x else (), ())
+            run = Run(self, memory, given[:1] if self._reads_x else (), (), lengths)
         else:
             states, run = self._views(memory), Run(self, memory, given, results)
         return tuple([a.T for a in states]), CpuTape(run, lengths)
 
-    def _run_packed(self, arrays: Arrays, given: Arrays, lengths: np.ndarray | None) -> None:
+    def _run_packed(self, arrays: Arrays, given: Arrays, ends: Arrays) -> None:
         """Run the pass with packed weights that are kept, which it packs unless they have been."""
         weights = self._weights(arrays)
         matrices = self._latest()
@@ -117,9 +118,9 @@ class ForwardPlan:
             matrices = packed(self._layer, weights, self.job.kept_sizes)
             self._latest = weakref.ref(matrices)
         if matrices.are_filled:
-            self._ready.run((*given, *matrices.memory), lengths)
+            self._ready.run((*given, *matrices.memory, *ends))
         else:
-            self.job.run((*given, *matrices.memory), lengths)
+            self.job.run((*given, *matrices.memory, *ends))
             matrices.fill()
 
     def final(self, memory: np.ndarray) -> Sequence[np.ndarray]:
@@ -135,12 +136,25 @@ class ForwardPlan:
         fields: dict[str, Any] = {"x": x}
         if self.keep:
             states, saved = tuple(block[:n_states]), tuple(block[n_states:end])
+            if run.lengths is not None:
+                _write_past_ends(states, saved, run.lengths)
             inputs, values = tuple(block[end + 1 : -n_keys]), block[-n_keys:]
             fields |= {"states": states, "saved": saved, "inputs": inputs, "own": Kept(run, (states, saved, x))}
         else:
             values = [*run.given[-n_keys:]]
             fields |= {"states": run.final, "saved": None, "inputs": (), "own": None}
         return {**fields, "parameters": dict(zip(key.keys, values, strict=True))}
+
+
+def _write_past_ends(states: Arrays, saved: Arrays, lengths: np.ndarray) -> None:
+    """Write what no pass needs to states (T + 1, m, n) and saved values (T, m, n) past the ends: the last states, and
+    zeros.
+    """
+    for j, end in enumerate(lengths.tolist()):
+        for s in states:
+            s[end + 1 :, j] = s[end, j]
+        for value in saved:
+            value[end:, j] = 0
 
 
 @lru_cache(maxsize=256)
@@ -170,7 +184,8 @@ class BackwardPlan:
         """Run the pass on arrays, memory first, that hold all that a forward pass has kept, with given cotangents."""
         job, results = self.job, [allocate() for allocate in self._results]
         memory = job.block.memory()
-        job.run((memory, *kept, *results, *self._select(cotangents)), lengths)
+        ends = () if lengths is None else (np.ascontiguousarray(lengths, np.int64),)
+        job.run((memory, *kept, *results, *self._select(cotangents), *ends))
         parts = [d.T for d in results]
         dx = None if self.key.indices else parts.pop()
         gradients, ds = job.block.gradients(memory)

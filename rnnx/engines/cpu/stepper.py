@@ -7,11 +7,11 @@ from rnnx.cells.parameters import recurrent_parameters
 from rnnx.engines.cpu.descriptor.builder import PassKey, kept_format
 from rnnx.engines.cpu.descriptor.forward import ForwardPass
 from rnnx.engines.cpu.descriptor.layout import contiguous
-from rnnx.engines.cpu.runtime import thread_pool
-from rnnx.engines.cpu.runtime.balance import Balance
 from rnnx.engines.cpu.runtime.buffer_pool import address, addresses, aligned
+from rnnx.engines.cpu.runtime.sharing import Shareable
 from rnnx.engines.cpu.runtime.thread_policy import choice
 from rnnx.engines.cpu.runtime.thread_pool import Task
+from rnnx.engines.cpu.runtime.work import Work
 from rnnx.engines.protocol import Arrays, Call
 
 
@@ -32,10 +32,9 @@ class CpuStepper:
         for result in (*self._results[0], *self._results[1]):
             result.flags.writeable = False  # later steps overwrite it
         threads, unit_parallel = choice(passes[0].work)
-        self._balance = Balance(passes[0].work.alone_ns)
-        if not unit_parallel:  # unit-parallel descriptors also work on one thread, if the pool is busy
+        if not unit_parallel:
             threads = 1
-        templates = [step.template(threads, unit_parallel) for step in passes]
+        templates = [step.divide(threads, unit_parallel) for step in passes]
         # It holds the packed weights, so it must live as long as the stepper.
         self._workspace = aligned(templates[0].workspace)
         place = address(self._workspace)
@@ -45,8 +44,10 @@ class CpuStepper:
         arrays = [X, *E, *contiguous(parameters.values())]
         self._descriptors = [template.bind(place, [at, *addresses(arrays)]) for template in templates]
         self._addresses = [address(descriptor) for descriptor in self._descriptors]
+        self._templates = templates  # which own memory that the descriptors refer to
         job, sections = templates[0].job, templates[0].sections
-        self._threads, self._step = threads, Task(job, threads, **sections | {"first": 1})
+        task = Task(job, threads, **sections | {"first": 1})
+        self._run = _Step(passes[0].work, task, threads).run if threads > 1 else task.run_alone
         Task(job, 1, 1).run_alone(self._addresses[0])  # the preparation, which packs the weights
         self.set(call.s0)
 
@@ -62,13 +63,21 @@ class CpuStepper:
                 own[...] = given
         slot = self._slot
         self._slot = 1 - slot
-        if self._threads > 1 and self._balance.shares() and thread_pool.pool().acquire(self._threads):
-            try:
-                self._step.run(self._addresses[slot], True, self._balance)
-            finally:
-                thread_pool.pool().release()
-        elif self._threads > 1:
-            self._step.run(self._addresses[slot], False, self._balance)
-        else:
-            self._step.run_alone(self._addresses[slot])
+        self._run(self._addresses[slot])
         return self._results[slot]
+
+
+class _Step(Shareable[int]):
+    """The job of a step, which is given a descriptor. Unit-parallel ones are also those of a single slice."""
+
+    def __init__(self, work: Work, task: Task, threads: int) -> None:
+        super().__init__(work)
+        self._task, self._threads = task, threads
+
+    def way(self) -> tuple[int, bool]:
+        """See `Shareable`: as when the descriptors were written."""
+        return self._threads, True
+
+    def divide(self, threads: int, unit_parallel: bool) -> Task:
+        """See `Shareable`."""
+        return self._task

@@ -6,7 +6,6 @@ backward step reads the caller's input and parameters again.
 """
 
 from collections.abc import Callable, Sequence
-from functools import partial
 
 import numpy as np
 
@@ -80,7 +79,7 @@ class CpuStep:
 
 def _runs(job: Pass) -> Callable[[Sequence[np.ndarray]], None]:
     """Return what runs a job, on one thread if it is small."""
-    return job.alone.run_alone if job.work.is_small else partial(job.run, lengths=None)
+    return job.alone.run_alone if job.work.is_small else job.run
 
 
 def _results(job: BackwardPass) -> Views:

@@ -17,6 +17,7 @@ class Run(NamedTuple):
     memory: np.ndarray  # of ``plan.job.block``
     given: Sequence[np.ndarray]  # the sequences, initial states and parameters that the job has read, as far as needed
     final: Arrays  # copies of the final states, (1, m, n); empty with ``keep``
+    lengths: np.ndarray | None = None  # with ``keep``
 
 
 class Kept(NamedTuple):

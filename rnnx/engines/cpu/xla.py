@@ -36,10 +36,9 @@ def called(job: Pass) -> Called:
 
 @cache  # the records may be used until the process ends
 def _called(job: Pass, threads: int, unit_parallel: bool) -> Called:
-    templates = [job.template(1, False), *([job.template(threads, unit_parallel)] if threads > 1 else [])]
-    bindings = [template.binding(offset(BUFFER, "data")) for template in templates]
-    alone, shared = (*map(address, bindings), 0)[:2]
+    template = job.divide(threads, unit_parallel)
+    binding = template.binding(offset(BUFFER, "data"))
     run = object_cache.loops("loops.frames", "run")["run"].address
-    size = max(template.whole_size for template in templates)
-    record = np.array((run, alone, shared, pool().address if shared else 0, size), CALLED)
-    return Called(address(record), size + 8 * len(job.arrays), (record, *bindings))
+    size = template.whole_size
+    record = np.array((run, address(binding), pool().address if threads > 1 else 0, size), CALLED)
+    return Called(address(record), size + 8 * len(job.arrays), (record, binding, template))

@@ -10,9 +10,8 @@ from llvmlite import ir
 
 from rnnx.engines.cpu.codegen import leaves
 from rnnx.engines.cpu.codegen.ir import I64, Function
-from rnnx.engines.cpu.codegen.losses import across
 from rnnx.engines.cpu.codegen.vector_math import make_ops
-from rnnx.engines.cpu.codegen.vectors import Vector
+from rnnx.engines.cpu.codegen.vectors import Vector, across
 
 _DOUBLE = ir.DoubleType()
 

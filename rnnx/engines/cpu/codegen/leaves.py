@@ -24,9 +24,10 @@ PRODUCT = (
     *("w", "n_vectors", "v0", "v1", "n_k", "h", "h_row", "h_k", "rows", "init", "init_row", "z", "z_row", "tail"),
     *("back", "w_row"),
 )
-# z[r, c] = init[r, c] + sum_k h[r, k] w[c, k] for a vector of c < count <= L and few rows; see `direct`. init_row = 0
-# repeats one row. The numbers of a row are contiguous.
-DIRECT = ("w", "w_row", "count", "n_k", "h", "h_row", "rows", "init", "init_row", "z", "z_row")
+# z[r, c] = init[r, c] + sum_k h[r, k] w[c, k] for a vector of c < count <= L, or for two if count = 2 L, and few rows;
+# see `direct`. init_row = 0 repeats one row. The numbers of a vector are contiguous; init and z of the second one begin
+# `next` bytes after those of the first one.
+DIRECT = ("w", "w_row", "count", "next", "n_k", "h", "h_row", "rows", "init", "init_row", "z", "z_row")
 # Pack vector v of columns, (n_k, L) numbers at `source`, in a small format, into its micro-panel, which begins at
 # vector `panel` and has `vectors`; see `formats`. If n_k is odd, one more row of the source is read.
 NARROW = ("source", "n_k", "packed", "n_vectors", "panel", "v", "vectors")

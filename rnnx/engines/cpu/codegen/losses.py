@@ -9,7 +9,7 @@ from rnnx.cells.vocabulary import Condition
 from rnnx.engines.cpu.codegen import leaves
 from rnnx.engines.cpu.codegen.ir import I32, I64, Function, integers
 from rnnx.engines.cpu.codegen.vector_math import make_ops
-from rnnx.engines.cpu.codegen.vectors import Vector
+from rnnx.engines.cpu.codegen.vectors import Vector, across
 
 _DOUBLE = ir.DoubleType()
 
@@ -137,13 +137,3 @@ class _Row:
 
         self.each(add, carried)
         return Vector(f, across(f, carried[0], join))
-
-
-def across(f: Function, total: ir.Value, join: Callable[[ir.Value, ir.Value], ir.Value]) -> ir.Value:
-    """Join the lanes of a vector, and return the result in all lanes."""
-    distance = f.lanes // 2
-    while distance:
-        order = [(lane + distance) % f.lanes for lane in range(f.lanes)]
-        total = join(total, f.build.shuffle_vector(total, total, integers(I32, *order)))
-        distance //= 2
-    return total

@@ -13,9 +13,8 @@ from rnnx.cells.wiring import StageWiring
 from rnnx.engines.cpu.codegen import leaves
 from rnnx.engines.cpu.codegen.ir import I32, I64
 from rnnx.engines.cpu.codegen.kernel import Kernel
-from rnnx.engines.cpu.codegen.losses import across
 from rnnx.engines.cpu.codegen.phases import Name, Phase, Step
-from rnnx.engines.cpu.codegen.vectors import Vector
+from rnnx.engines.cpu.codegen.vectors import Vector, across
 
 
 class _Place(NamedTuple):

@@ -127,3 +127,13 @@ def select(condition: Condition, a: Any, b: Any) -> Vector:
     """Return a where a condition holds, else b."""
     a, b = lifted(a, b)
     return Vector(a.function, a.function.build.select(value_of(condition), a.value, b.value))
+
+
+def across(f: Function, total: ir.Value, join: Callable[[ir.Value, ir.Value], ir.Value]) -> ir.Value:
+    """Join the lanes of a vector, and return the result in all lanes."""
+    distance = f.lanes // 2
+    while distance:
+        order = [(lane + distance) % f.lanes for lane in range(f.lanes)]
+        total = join(total, f.build.shuffle_vector(total, total, integers(I32, *order)))
+        distance //= 2
+    return total

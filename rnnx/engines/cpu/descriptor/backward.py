@@ -6,7 +6,7 @@ from rnnx.cells.wiring import Argument, Slot, StageWiring, wiring
 from rnnx.engines.cpu.codegen.gemm import KC, MC, reads_rows
 from rnnx.engines.cpu.codegen.pointwise import backward_arguments
 from rnnx.engines.cpu.descriptor.builder import Fields, PassKey, Places, Template
-from rnnx.engines.cpu.descriptor.fields import DZ, ZERO
+from rnnx.engines.cpu.descriptor.fields import DZ
 from rnnx.engines.cpu.descriptor.gradient_block import GradientBlock
 from rnnx.engines.cpu.descriptor.layout import Layout
 from rnnx.engines.cpu.descriptor.stages import Pass, multiplies_once, names
@@ -148,7 +148,7 @@ class BackwardPass(Pass):
             if a.role == "d_vectors":
                 return {"address": sums[a.number], "row": row, "vector": t.size}
             if a.slot is not None:
-                return t.value(a.slot, by_role.get(a.role, places), n, ZERO if a.role == "d_inputs" else 0)
+                return t.value(a.slot, by_role.get(a.role, places), n, a.role == "d_inputs")
             width = widths[a.role] * row
             strides = {"step": t.m * width, "row": width, "vector": t.size}
             return {"address": sides[a.role], **strides, "side": DZ}

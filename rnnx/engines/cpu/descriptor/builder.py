@@ -174,11 +174,11 @@ class Template:
         strides = {"feature_stride": feature, "example_stride": example, "step_stride": step}
         return {**strides, "source": source, "features": features, "target": target}
 
-    def value(self, slot: Slot, places: Places, units: int, past_end: int = 0) -> Fields:
+    def value(self, slot: Slot, places: Places, units: int, zero_past_end: bool = False) -> Fields:
         """Return the record of a kernel argument that is a value of a step, or its cotangent."""
         address, step = places[slot]
         row = 0 if slot.kind == "vector" else units * self.item
-        return {"address": address, "step": step, "row": row, "vector": self.size, "past_end": past_end}
+        return {"address": address, "step": step, "row": row, "vector": self.size, "zero_past_end": zero_past_end}
 
     def divide(self, loop: int, after: int, waits: int) -> None:
         """Set the number of sections of the loop over time, and of those after it; see `thread_pool.Task`."""
@@ -242,6 +242,14 @@ class Template:
                 self._enter((self._binding, workspace.buffer, *arrays))
             else:
                 self.task.run_alone(self.start(arrays, workspace.address))
+        finally:
+            give_back_workspace(workspace)
+
+    def run_shared(self, arrays: Sequence[np.ndarray]) -> None:
+        """Run the job on the thread pool, on a call's arrays."""
+        workspace = take_workspace(self.whole_size)
+        try:
+            self.task.run_shared(self.start(arrays, workspace.address))
         finally:
             give_back_workspace(workspace)
 

@@ -41,9 +41,9 @@ PASS = record(
 # `bases` is added, 0 for none, 1 for the workspace, then the arrays of a call. The first arrays, `blocks`, begin at the
 # next cache line. `data`: see `runtime.objects`. `run`: the function that also runs the task; see `codegen.entry`.
 BINDING = record("run size offsets bases blocks workspace data task")
-# A pass that XLA calls: the function to `run`, the records to bind its descriptor on one thread and on several, or 0,
-# the pool, and the offset of the list of arrays in the workspace.
-CALLED = record("run alone shared pool listed")
+# A pass that XLA calls: the function to `run`, the record to bind its descriptor, the pool if threads share it, or 0,
+# and the offset of the list of arrays in the workspace.
+CALLED = record("run binding pool listed")
 # A product z = init + a b; see `loops.dense`. `a_row` and `a_k` are bytes between rows and columns of a. The numbers of
 # a row of b are contiguous or, if it is `transposed`, those of a column; `b_row` is from one to the next. b is packed
 # at `packed`: as a whole or, for slices of columns, block by block, `scratch_size` bytes per slice.
@@ -112,11 +112,10 @@ GATE = record("w_h w_h_row w_x w_x_row bias bias_h")
 VECTOR = record("sums total")
 # An array argument of a kernel: its address at step 0 and example 0, and strides between steps, examples and unit
 # vectors, of parameters only the last. With side = ZX or ZH it is the input or recurrent side, in the slice's scratch
-# memory; with DZ, its cotangent. `final`: where the values after each example's last step are copied to, (m, n), or 0.
-ARGUMENT = record("address step row vector side past_end final")
+# memory; with DZ, its cotangent. `zero_past_end`: 1 for values that are set to zero past each example's end. `final`:
+# where those after the last step are copied to, (m, n), or 0.
+ARGUMENT = record("address step row vector side zero_past_end final")
 ZX, ZH, DZ = 1, 2, 3
-# `past_end`: the value at steps past an example's end, 0 for no change, zero, or that of the previous step.
-ZERO, KEEP = 1, 2
 
 LISTS = {"conversions": CONVERSION, "copies": COPY, "outputs": OUTPUT, "dense": DENSE}
 LISTS |= {"stages": STAGE, "gates": GATE, "vectors": VECTOR, "arguments": ARGUMENT}

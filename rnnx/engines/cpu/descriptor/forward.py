@@ -12,7 +12,7 @@ from rnnx.engines.cpu.codegen.formats import FORMATS, packed_bytes
 from rnnx.engines.cpu.codegen.gemm import KC, n_vectors
 from rnnx.engines.cpu.codegen.ir import machine
 from rnnx.engines.cpu.descriptor.builder import Fields, PassKey, Places, Template, direct, narrow, product
-from rnnx.engines.cpu.descriptor.fields import KEEP, ZERO, ZH, ZX
+from rnnx.engines.cpu.descriptor.fields import ZH, ZX
 from rnnx.engines.cpu.descriptor.layout import Block, Layout, lines
 from rnnx.engines.cpu.descriptor.stages import Pass, multiplies_once, names
 from rnnx.engines.cpu.runtime.buffer_pool import address
@@ -256,11 +256,12 @@ class ForwardPass(Pass):
         if argument.slot is None:
             side, n_gates = {"zx": (ZX, wired.n_zx), "zh": (ZH, wired.n_zh if wired.heads == 1 else 1)}[argument.role]
             return {"side": side, "vector": t.size * n_gates}
-        past_end, slot, final = 0, argument.slot, 0
+        slot, zero_past_end, final = argument.slot, False, 0
         if argument.role == "writes" and wired.is_last:
-            past_end = KEEP if self.outputs else ZERO  # without outputs, the states are the caller's
-            past_end = 0 if slot.number in self.latest else past_end
-            final = t.base(self.final[slot.number]) if self.final else 0
-        elif argument.role in ("writes", "saves") and self.keep:
-            past_end = ZERO
-        return {**t.value(slot, places, wired.units(t.n), past_end), "final": final}
+            is_latest, (at, step) = slot.number in self.latest, places[slot]
+            zero_past_end = not self.outputs and not is_latest  # the states are then the caller's
+            if self.final:
+                final = t.base(self.final[slot.number])
+            elif self.key.has_lengths and not is_latest:
+                final = at + (t.n_steps - 1) * step
+        return {**t.value(slot, places, wired.units(t.n), zero_past_end), "final": final}

@@ -1,8 +1,7 @@
 """What forward and backward passes share: the choice of threads, parameters, stages and their kernels."""
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property, lru_cache
-from time import perf_counter_ns
+from functools import lru_cache
 from types import MappingProxyType
 
 import numpy as np
@@ -16,14 +15,14 @@ from rnnx.engines.cpu.codegen.phases import Job, Phase, n_kept, phases_of
 from rnnx.engines.cpu.codegen.pointwise import emit_kernels
 from rnnx.engines.cpu.descriptor.builder import Arrays, Fields, PassKey, Places, Template, Within
 from rnnx.engines.cpu.descriptor.layout import Block
-from rnnx.engines.cpu.runtime import object_cache, thread_pool
-from rnnx.engines.cpu.runtime.balance import Balance
-from rnnx.engines.cpu.runtime.buffer_pool import LINE, give_back_workspace, take_workspace
-from rnnx.engines.cpu.runtime.thread_policy import Work, choice
+from rnnx.engines.cpu.runtime import object_cache
+from rnnx.engines.cpu.runtime.buffer_pool import LINE
+from rnnx.engines.cpu.runtime.sharing import Shareable
+from rnnx.engines.cpu.runtime.work import Work
 
 
-class Pass:
-    """A pass, with a descriptor template for each way to share it among threads."""
+class Pass(Shareable[Sequence[np.ndarray]]):
+    """A pass, which is given its arrays, with a descriptor template for each way to share it among threads."""
 
     job: Job
     arrays: tuple[str, ...]  # of a call; the first ones, `blocks`, are memory of blocks
@@ -51,12 +50,11 @@ class Pass:
         weights = sum(units * of_h for units, of_h, _ in sizes)
         read = max(map(self.read, wiring(cell))) * dtype.itemsize
         numbers = n_steps * m * n * arrays
-        self.work = Work(
+        work = Work(
             *(n_steps, m, self.times * products, numbers, shares, lines, sum(of_h > 0 for _, of_h, _ in sizes)),
             *(read, weights, dtype.itemsize, 0 if cell.has_widths or key.has_lengths else row),
         )
-        self.balance = Balance(self.work.alone_ns)
-        self._templates: dict[tuple[int, bool], Template] = {}
+        super().__init__(work)
 
     def fill(self, t: Template) -> dict[str, int]:
         """Set a template's fields; return the parts of a thread's scratch memory, with sizes in bytes."""
@@ -128,48 +126,13 @@ class Pass:
                 places[Slot("input", k - n_states - n_saved)] = at, step
         return places
 
-    def template(self, threads: int, unit_parallel: bool) -> Template:
-        """Return the descriptor template, built on first use."""
-        choice = (threads, unit_parallel)
-        if choice not in self._templates:
-            units, arrays = self.unit_vectors() if unit_parallel else 0, Arrays(self.arrays, self.blocks)
-            t = Template(self.job, self.key, arrays, self.within, threads, units)
-            steps, waits = self.steps, unit_parallel and self.work.waits > 0
-            t.divide(steps if waits else self.work.sections(threads, steps), self.after_loop, waits)
-            self._templates[choice] = t.finish(self.work.is_small, **self.fill(t))
-        return self._templates[choice]
-
-    @cached_property
-    def alone(self) -> Template:
-        """The descriptor template for one thread."""
-        return self.template(1, False)
-
-    def run(self, arrays: Sequence[np.ndarray], lengths: np.ndarray | None) -> None:
-        """Run the job on the arrays up to the lengths, in their order."""
-        if lengths is not None:
-            arrays = [*arrays, np.ascontiguousarray(lengths, np.int64)]
-        balance = self.balance
-        threads, unit_parallel = choice(self.work) if balance.expects_to_share else (0, False)
-        if threads == 1:
-            self.alone.run_alone(arrays)
-        elif threads > 1 and balance.shares() and thread_pool.pool().acquire(threads):
-            try:
-                self._run_shared(self.template(threads, unit_parallel), arrays)
-            finally:
-                thread_pool.pool().release()
-        else:
-            alone = self.alone
-            thread_pool.pool().rest(True)
-            start = perf_counter_ns()
-            alone.run_alone(arrays)
-            balance.add(False, perf_counter_ns() - start)
-
-    def _run_shared(self, template: Template, arrays: Sequence[np.ndarray]) -> None:
-        place = take_workspace(template.whole_size)
-        try:
-            template.task.run(template.start(arrays, place.address), True, self.balance)
-        finally:
-            give_back_workspace(place)
+    def divide(self, threads: int, unit_parallel: bool) -> Template:
+        """Return the descriptor template for a number of threads."""
+        units, arrays = self.unit_vectors() if unit_parallel else 0, Arrays(self.arrays, self.blocks)
+        t = Template(self.job, self.key, arrays, self.within, threads, units)
+        steps, waits = self.steps, unit_parallel and self.work.waits > 0
+        t.divide(steps if waits else self.work.sections(threads, steps), self.after_loop, waits)
+        return t.finish(self.work.is_small, **self.fill(t))
 
 
 def multiplies_once(key: PassKey) -> bool:

@@ -6,7 +6,6 @@ another; public arrays have the rows of all examples.
 """
 
 from rnnx.engines.cpu.codegen.intrinsics import call_copy, call_copy_rows, load, store
-from rnnx.engines.cpu.descriptor.fields import KEEP
 from rnnx.engines.cpu.loops.records import argument_of, function, output_of
 
 
@@ -130,7 +129,7 @@ def copy_final(p, stage, j0, j1, u0, u1):
 
 @function
 def write_past_end(p, stage, j0, j1, u0, u1):
-    """Write results past the ends of examples j0 ... j1 - 1: states are kept; everything else is set to zero."""
+    """Set the caller's results past the ends of examples j0 ... j1 - 1 to zero."""
     units, column = stage.n, u0 * p.lanes * p.item
     tail = units % p.lanes if u1 * p.lanes > units else 0
     for j in range(j0, j1 if p.lengths and u0 < u1 else j0):
@@ -139,9 +138,8 @@ def write_past_end(p, stage, j0, j1, u0, u1):
         for i in range(stage.n_arguments):
             a = argument_of(stage, i)
             target = a.address + end * a.step + at
-            if a.past_end:
-                source = target - a.step if a.past_end == KEEP else p.zeros
-                call_copy(p.copy_masked, source, 0, rows, vectors, tail, target, a.step)
+            if a.zero_past_end:
+                call_copy(p.copy_masked, p.zeros, 0, rows, vectors, tail, target, a.step)
         for i in range(stage.n_outputs):
             step = p.m * units * p.item
             call_copy(

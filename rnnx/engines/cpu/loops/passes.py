@@ -195,7 +195,7 @@ def backward_steps(section, me, n, p):
     """Run some steps of the stages in reverse order. Between sections is the elementwise part of a step."""
     j0, j1, u0, u1 = part_of(me, n, p)
     scratch = p.scratch + me * p.scratch_size
-    examples, buffer, count = scratch + p.examples, scratch + p.rows, j1 - j0
+    examples, buffer, count, dz = scratch + p.examples, scratch + p.rows, j1 - j0, 0
     total = p.n_steps * p.n_stages
     first, end = share(section - 1, p.loop_sections, total + 1, 1)
     for i in range(p.n_stages if section == 1 else 0):
@@ -206,9 +206,10 @@ def backward_steps(section, me, n, p):
         if at == total or at < 0:
             continue
         t, stage = at // p.n_stages, stage_of(p, at % p.n_stages)
-        dz = rows_before(p, t, j0)
-        if p.lengths or step == 1:
-            count = list_examples(p, t, dz, j0, j1, examples)
+        if step % 2 or step == 2 * first:
+            dz = rows_before(p, t, j0)
+            if p.lengths or step == 1:
+                count = list_examples(p, t, dz, j0, j1, examples)
         if count == 0:
             continue
         if step % 2:

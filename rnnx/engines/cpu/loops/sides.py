@@ -41,13 +41,22 @@ def direct_side(p, stage, of_x, h, h_row, n_k, rows, init, init_row, z, z_row, u
     for g in range(n_gates):
         gate = gate_of(stage, stage.n_gates - n_gates + g if of_x else g)
         w, w_row = (gate.w_x, gate.w_x_row) if of_x else (gate.w_h, gate.w_h_row)
-        for u in range(u0, u1):
-            count = min(p.lanes, stage.n - u * p.lanes)
-            at = (u - u0) * n_gates * size + g * count * p.item  # as biases are packed
+        u = u0
+        while u < u1:
+            count = columns_at(p, stage.n, u, u1)
+            at = (u - u0) * n_gates * size + g * min(count, p.lanes) * p.item  # as biases are packed
             call_direct(
-                p.direct, w=w + u * p.lanes * w_row, w_row=w_row, count=count, n_k=n_k, h=h, h_row=h_row, rows=rows,
-                init=init + at, init_row=init_row, z=z + at, z_row=z_row,
+                p.direct, w=w + u * p.lanes * w_row, w_row=w_row, count=count, next=n_gates * size, n_k=n_k, h=h,
+                h_row=h_row, rows=rows, init=init + at, init_row=init_row, z=z + at, z_row=z_row,
             )  # fmt: skip
+            u += 1 + (count > p.lanes)
+
+
+@function
+def columns_at(p, columns, v, v1):
+    """Return the number of columns of vector v, or of two whole vectors, if the next one is before v1, too."""
+    left = columns - v * p.lanes
+    return 2 * p.lanes if v + 1 < v1 and left >= 2 * p.lanes else min(left, p.lanes)
 
 
 @function
@@ -113,16 +122,18 @@ def output_layer(p, dense, j0, j1, scratch):
     """Compute y = softmax(W h + b) for examples j0 ... j1 - 1 of a single step."""
     vectors, row, rows = vectors_of(p, dense.columns), dense.columns * p.item, j1 - j0
     w_row, size = dense.n_k * p.item, p.lanes * p.item
-    h, y, packed = dense.h + j0 * w_row, dense.y + j0 * row, scratch + p.y_packed
-    for v in range(vectors):
-        count, w = min(p.lanes, dense.columns - v * p.lanes), dense.w + v * p.lanes * w_row
+    h, y, packed, v = dense.h + j0 * w_row, dense.y + j0 * row, scratch + p.y_packed, 0
+    while v < vectors:
+        count, w = columns_at(p, dense.columns, v, vectors), dense.w + v * p.lanes * w_row
         if p.direct:
             call_direct(
-                p.direct, w=w, w_row=w_row, count=count, n_k=dense.n_k, h=h, h_row=w_row, rows=rows,
+                p.direct, w=w, w_row=w_row, count=count, next=size, n_k=dense.n_k, h=h, h_row=w_row, rows=rows,
                 init=dense.bias + v * size, init_row=0, z=y + v * size, z_row=row,
             )  # fmt: skip
+            v += 1 + (count > p.lanes)
         else:
-            pack_rows(p, vectors, v, 0, count, w, w_row, dense.n_k, packed, p.nv)
+            pack_rows(p, vectors, v, 0, min(count, p.lanes), w, w_row, dense.n_k, packed, p.nv)
+            v += 1
     if not p.direct:
         columns, n_k, bias = dense.columns, dense.n_k, dense.bias
         add_product(p, p.product, packed, columns, n_k, h, w_row, p.item, rows, bias, 0, y, row)

@@ -13,8 +13,8 @@ from rnnx.engines.cpu.codegen.gemm import KC
 from rnnx.engines.cpu.codegen.ir import lanes
 from rnnx.engines.cpu.runtime import object_cache, thread_pool
 from rnnx.engines.cpu.runtime.buffer_pool import addresses
-from rnnx.engines.cpu.runtime.thread_policy import Costs
 from rnnx.engines.cpu.runtime.tuning import autotunes, panel_vectors, seconds
+from rnnx.engines.cpu.runtime.work import Costs
 
 _FACTOR = 4
 _FEW, _MANY = 1, 96  # rows
@@ -80,15 +80,14 @@ def _product(vectors: int, rows: int) -> Callable[[], None]:
 
 def _wait() -> float:
     """Return the nanoseconds that a step of two threads takes longer than the work of each; the usual ones if the pool
-    is busy.
+    is used by others, too.
     """
     pool = thread_pool.pool()
-    if not pool.acquire(2):
+    if not pool.start(2):
         return Costs().waiting
-    try:
-        job = object_cache.loops("runtime.workers", "idle")["idle"]
-        alone, shared = (thread_pool.Task(job, slices, 1 + _WAITS, waits=1) for slices in (1, 2))
-        work = _least(lambda: alone.run_alone(0))
-        return 1e9 * (_least(lambda: pool.run(shared, 0)) - work) / _WAITS
-    finally:
-        pool.release()
+    number = pool.mail["next"] + (1 + _ROUNDS) * (2 + _WAITS)  # of the next job, if there are no others
+    job = object_cache.loops("runtime.workers", "idle")["idle"]
+    alone, shared = (thread_pool.Task(job, slices, 1 + _WAITS, waits=1) for slices in (1, 2))
+    work = _least(lambda: alone.run_alone(0))
+    waiting = 1e9 * (_least(lambda: shared.run_shared(0)) - work) / _WAITS
+    return waiting if pool.mail["next"] == number else Costs().waiting

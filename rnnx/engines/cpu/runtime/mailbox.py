@@ -6,6 +6,8 @@ import numpy as np
 
 from rnnx.engines.cpu.runtime.buffer_pool import LINE
 
+MOST_THREADS = 256
+
 
 def _record(*lines: str) -> np.dtype:
     """Return a structured dtype of 64-bit integers; each string lists the fields of a cache line."""
@@ -20,12 +22,13 @@ def _record(*lines: str) -> np.dtype:
 TASK = _record("job slices first sections loop_end waits")
 # The first line is the current job: its `number`, 0 while the other fields change, its descriptor and its task. In the
 # second, `acquire`, `release` and `yield_function` are addresses; `patience` and `spins` are the number of checks for
-# work before a thread sleeps, during a job and between jobs; `workers` is the offset in bytes of the list of WORKER;
-# `next` is the number of the next job, and `stop` ends the workers. `lock` is the address of that of the pool.
+# work before a thread sleeps, during a job and between jobs, where `rests` makes it sleep at once; `workers` is the
+# offset in bytes of the list of WORKER; `stop` ends the workers. `lock` is the address of a lock: who holds it may use
+# the workers. `next` is the number of the next job.
 MAILBOX = _record(
     "number descriptor job slices sections loop_end waits",
-    "acquire release yield_function patience spins workers next stop",
-    "lock",
+    "acquire release yield_function patience spins rests workers stop",
+    "lock next",
 )
 # Of a thread: the state of its slice, 2 (number + k) if section k is the next to be run, and one more while it runs;
 # whether it sleeps, and the address of its lock.

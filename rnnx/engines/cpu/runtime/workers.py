@@ -21,6 +21,7 @@ from rnnx.engines.cpu.codegen.intrinsics import (
     pause,
     record_at,
     release_lock,
+    try_lock,
     yield_to,
 )
 from rnnx.engines.cpu.loops.records import function
@@ -117,6 +118,12 @@ def spin(n, _, address):
 
 
 @function
+def _spins(mail):
+    """Return how often a worker looks for the next job before it sleeps."""
+    return 0 if atomic_load(mail, "rests") else mail.spins
+
+
+@function
 def _work(me, mail, leads):
     """Run what thread `me` can claim, the caller until the job is finished, a worker until the pool stops."""
     worker = worker_of(mail, me)
@@ -134,7 +141,7 @@ def _work(me, mail, leads):
         elif sleepy:
             acquire_lock(mail.acquire, worker.lock)
             spins, sleepy = 0, False
-        elif spins < (mail.patience if i == _NOTHING else atomic_load(mail, "spins")):
+        elif spins < (mail.patience if i == _NOTHING else _spins(mail)):
             spins += 1
             _wait(mail, spins)
         else:
@@ -149,11 +156,11 @@ def serve(me, _, address):
 
 
 @function
-def lead(task, descriptor, address):
+def _lead(task, descriptor, mail):
     """Run a job with the workers that are free."""
-    mail, new = mailbox_at(address), task_at(task)
-    number = mail.next
+    new, number = task_at(task), mail.next
     mail.next = number + new.sections + 1
+    atomic_exchange(mail, "rests", 0)
     atomic_exchange(mail, "number", 0)
     atomic_exchange(mail, "job", new.job)
     atomic_exchange(mail, "descriptor", descriptor)
@@ -167,6 +174,22 @@ def lead(task, descriptor, address):
     for i in range(1, new.slices):
         _wake(mail, i)
     _work(0, mail, True)
+
+
+@function
+def share_job(task, descriptor, address):
+    """Run a job with the workers, or all its slices on this thread while another one uses them.
+
+    The workers are taken and given back in here, where no exception comes between.
+    """
+    mail, of = mailbox_at(address), task_at(task)
+    if try_lock(mail.acquire, mail.lock):
+        _lead(task, descriptor, mail)
+        release_lock(mail.release, mail.lock)
+        return
+    for section in range(of.first, of.sections):
+        for me in range(of.slices):
+            call_job(of.job, section, me, of.slices, descriptor)
 
 
 @function
