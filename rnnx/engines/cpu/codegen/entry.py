@@ -9,11 +9,10 @@ from typing import Any, NamedTuple
 
 from llvmlite import ir
 
-from rnnx.engines.cpu.codegen.ir import I64, Function
+from rnnx.engines.cpu.codegen.ir import I64, LINE, Function
 
 _BYTE, _HALF = ir.IntType(8), ir.IntType(32)
 _LAST_NUMBER, _HALF_PRECISION = 16, 23  # NumPy's numbers of dtypes: bool to complex, and float16
-LINE = 64
 OWN = ("array_type", "tuple_type", "make_bytes", "make_bool")  # types, and functions of Python's C API
 
 

@@ -8,8 +8,9 @@ uncompiled one. This GEMM has the structure of BLIS:
  * The *micro-kernel* computes MR rows by one micro-panel with all MR x NV sums in registers, next to NV vectors of
    weights and one element of H.
  * k is split into blocks of KC and rows into blocks of MC, which stay in the cache.
- * While it works on a micro-panel, it prefetches the next one to the L2 cache, an equal part in each block of MR rows.
-   Weights that do not fit in that cache are thus read at its speed.
+ * While it works on a micro-panel, it prefetches the next one to the L2 cache: a part of each row in each block of MR
+   rows, and all of it if a single block takes long enough. Weights that do not fit in that cache are thus read at its
+   speed.
  * The steps of a loop take the micro-panels forwards and backwards in turn, so that each begins with those that are
    still in the cache.
  * Each element is summed over k in ascending order, whatever the kernel and block sizes. A row's result thus does not
@@ -32,12 +33,13 @@ from llvmlite import ir
 
 from rnnx.engines.cpu.codegen import leaves
 from rnnx.engines.cpu.codegen.formats import Format, expanded, format_of, panel_offset
-from rnnx.engines.cpu.codegen.ir import I64, Function, lanes, machine
+from rnnx.engines.cpu.codegen.ir import I64, LINE, Function, lanes, machine
 
 KC = 384
 MC = 96
 
 MR = {32: {4: 6, 3: 8, 2: 12, 1: 12}, 16: {2: 6, 1: 12}}  # by number of registers and NV
+_MANY_ROWS = 8  # of a micro-kernel, which has time to prefetch as many lines as it reads
 
 
 def n_vectors(dtype: Any, columns: int) -> int:
@@ -85,7 +87,9 @@ def _sums(
     """Emit the sums of a micro-kernel, without the weights' scales. `masks`: of the columns of numbers to load."""
     a, width, sums = f.arguments, f.lanes * form.item * form.terms, list(first.values())
     begin = f.sum(a.w, nv * f.lanes * f.itemsize) if form.scaled else a.w
-    prefetches = len(rows) > MR[machine().registers][nv] // 2  # else there is no other block of rows
+    lines = -(-nv * f.lanes * form.item // LINE)  # of weights per term
+    if len(rows) < _MANY_ROWS:  # reading weights takes about as long as multiplying, or longer
+        lines = int(2 * len(rows) > MR[machine().registers][nv])
 
     def add(k: ir.Value, terms: int) -> None:
         """Add terms from k on, which is the first of a word."""
@@ -96,8 +100,8 @@ def _sums(
                 at = f.sum(begin, f.times(f.sum(k, word), nv * width // form.terms))
             weights = [expanded(f, form, f.sum(at, v * width), masks[v] if masks else None) for v in range(nv)]
             for term in range(word, min(word + form.terms, terms)):
-                if prefetches:
-                    f.prefetch(f.sum(a.next_w, f.times(f.sum(k, term), a.next_k)))
+                for line in range(lines):
+                    f.prefetch(f.sum(a.next_w, f.times(f.sum(k, term), a.next_k), line * LINE))
                 along = f.times(f.sum(k, term), a.h_k)
                 numbers = [f.spread(f.load(f.sum(row, along), f.real)) for row in rows]
                 for i, (r, v) in enumerate(first):
