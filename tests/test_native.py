@@ -1,18 +1,26 @@
 """The object cache: code is found again, never stale, never loaded if damaged, never required."""
 
 import errno
+import inspect
 import itertools
 import os
 import subprocess
 import sys
 import time
 from contextlib import nullcontext
+from fractions import Fraction
 
 import numpy as np
 import pytest
+from llvmlite import ir
 
+from rnnx.cells import Cell, Gate, Stage, gaussian
+from rnnx.cells.vocabulary import Ops
+from rnnx.engines.cpu.codegen import pointwise
 from rnnx.engines.cpu.codegen.ir import Function
-from rnnx.engines.cpu.descriptor import builder
+from rnnx.engines.cpu.codegen.vector_math import make_ops
+from rnnx.engines.cpu.codegen.vectors import Vector, greater
+from rnnx.engines.cpu.descriptor import builder, stages
 from rnnx.engines.cpu.runtime import object_cache, object_files
 
 
@@ -155,6 +163,71 @@ def test_code_of_the_engine_is_found_by_everything_that_its_text_depends_on(monk
     assert keys[-1] == keys[0]
 
 
+@pytest.fixture
+def described(monkeypatch):
+    """What the kernels of a cell with one gate and this function depend on, and their IR."""
+    monkeypatch.setattr(object_cache, "functions", lambda emit, *depends: (depends, *object_cache._emitted(emit)))
+
+    def describe(forward, given=(True,)):
+        def backward(ops, ds, s_prev, s_next, saved):
+            dz = ds[0] * saved[0]
+            return (dz,), (dz,), (ops.zeros_like(dz),)
+
+        stage = Stage((Gate(("W",), "b"),), ("a",), ("z",), forward, backward)
+        return stages.kernels_of.__wrapped__(Cell("mine", ("a",), (stage,)), np.dtype("float32"), given)[:2]
+
+    return describe
+
+
+def test_kernels_of_a_cell_are_found_by_all_that_its_functions_do(described):
+    def of(change, result=lambda z: z, given=(True,)):
+        def forward(ops, zx, zh, s):
+            z = change(ops, zx[0] + zh[0], s[0])
+            return (result(ops.tanh(z)),), (z,)
+
+        return described(forward, given)
+
+    functions = [
+        lambda ops, z, a: z, lambda ops, z, a: z * a, lambda ops, z, a: a * z, lambda ops, z, a: 0.5 * z,
+        lambda ops, z, a: 0.25 * z, lambda ops, z, a: ops.relu(z), lambda ops, z, a: z - a,
+        lambda ops, z, a: ops.where(ops.greater(z, a), z, a), lambda ops, z, a: ops.where(ops.greater(z, a), a, z),
+    ]  # fmt: skip
+    found = [*map(of, functions), of(functions[0], lambda z: -z), of(functions[0], given=(False,))]
+    assert all(len(depends) == 4 for depends, _ in found)
+    assert len({depends for depends, _ in found}) == len({text for _, text in found}) == len(found)
+    assert of(lambda ops, z, a: z * np.float64(0.5)) == of(lambda ops, z, a: z * 0.5)
+
+
+def test_functions_that_are_not_understood_are_emitted(described):
+    """And those whose words are computed outside of the CPU engine."""
+
+    def of(change):
+        return described(lambda ops, zx, zh, s: ((change(ops, zx[0] + zh[0]),), (zx[0],)))[0]
+
+    assert of(lambda ops, z: ops.exp(z)) != ()
+    for change in (lambda ops, z: z * Fraction(1, 2), lambda ops, z: ops.gelu(z), lambda ops, z: ops.mean(z)):
+        assert of(change) == ()
+    with pytest.raises(TypeError, match="a cell cannot branch on a value"):
+        of(lambda ops, z: z if z else -z)
+
+
+def test_code_of_words_from_outside_is_known(monkeypatch):
+    """All other words, if they use anything of `rnnx.cells`, only use what computes nothing."""
+    for name, value in vars(gaussian).items():
+        if inspect.isfunction(value):
+            monkeypatch.setattr(gaussian, name, None)
+    monkeypatch.setattr(gaussian, "SPLIT", {})
+    f, failing = Function(ir.Module(), "f", ("x",), np.float32), set()
+    x = Vector(f, f.constant(0.5))
+    arguments = {"where": (greater(x, 0.0), x, x), **dict.fromkeys(("maximum", "minimum", "greater"), (x, x))}
+    for word in Ops.__annotations__:
+        try:
+            getattr(make_ops(np.float32), word)(*arguments.get(word, (0.5, x) if word == "constant" else (x,)))
+        except (TypeError, KeyError):
+            failing.add(word)
+    assert failing == pointwise._FROM_CELLS
+
+
 @pytest.mark.parametrize("where", ["below a file", "none", "open to others"])
 @pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
 def test_no_directory_for_the_cache(where, tmp_path, monkeypatch, compilations):
@@ -215,7 +288,7 @@ def test_the_number_of_files_is_bounded(cache, monkeypatch):
 
 @pytest.mark.slow
 def test_the_second_process_compiles_nothing(new_cache):
-    """Nor does it import Numba, nor emit what depends on no cell."""
+    """Nor does it import Numba, nor emit anything."""
     code = """
 import sys, numpy as np, rnnx
 from rnnx.engines.cpu.codegen import ir
@@ -238,5 +311,5 @@ print(caches.engine, "numba" in sys.modules, float(a.sum()), *sorted(names))
     assert first[:2] == ["cpu", "True"]
     assert second[:2] == ["cpu", "False"]
     assert first[2] == second[2]
-    assert {"copy", "transpose"} <= {*first}
-    assert second[3:] == ["backward_0", "backward_0_tail", "forward_0", "forward_0_tail"]
+    assert {"copy", "transpose", "forward_0", "backward_0_tail"} <= {*first}
+    assert second[3:] == []

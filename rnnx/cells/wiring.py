@@ -166,35 +166,6 @@ class StageWiring:
         return tuple(Argument(role, i, slot) for role in roles for i, slot in enumerate(slots.get(role, (None,))))
 
 
-class _Probe:
-    """Stands for the vocabulary and for every operand, and notes the words that a function uses."""
-
-    def __init__(self) -> None:
-        self.words: set[str] = set()
-
-    def __getattr__(self, word: str) -> Any:
-        self.words.add(word)
-        return lambda *operands: self
-
-    def _result(self, *others: Any) -> "_Probe":
-        return self
-
-    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = _result
-    __neg__ = __abs__ = _result
-
-
-@lru_cache(maxsize=256)
-def uses_means(stage: StageWiring) -> bool:
-    """Whether a function of the stage contains a mean, so that a row is computed as a whole."""
-    probe = _Probe()
-    n_given = len(stage.vectors + stage.inputs)
-    forward = (stage.n_zx, stage.n_zh, len(stage.reads), n_given)
-    stage.forward(probe, *((probe,) * count for count in forward))
-    backward = (len(stage.writes), len(stage.reads), len(stage.writes), len(stage.saves), n_given)
-    stage.backward(probe, *((probe,) * count for count in backward))
-    return "mean" in probe.words
-
-
 def _given(cell: Cell, stage: Stage) -> tuple[tuple[Slot, ...], tuple[Slot, ...]]:
     """Return the slots of a stage's vectors and inputs."""
     vectors = tuple(Slot("vector", cell.vectors.index(key)) for key in stage.vectors)

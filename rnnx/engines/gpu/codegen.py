@@ -9,7 +9,8 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 from rnnx.cells import Cell
-from rnnx.cells.wiring import Argument, Slot, StageWiring, uses_means, wiring
+from rnnx.cells.recording import uses_means
+from rnnx.cells.wiring import Argument, Slot, StageWiring, wiring
 from rnnx.engines.gpu import copies, means
 from rnnx.engines.gpu.device import DType
 from rnnx.engines.gpu.kernel import Kernel, LaunchSize, block, make_kernel, read

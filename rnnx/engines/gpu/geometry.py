@@ -11,7 +11,8 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from rnnx.cells import Cell
-from rnnx.cells.wiring import StageWiring, uses_means, wiring
+from rnnx.cells.recording import uses_means
+from rnnx.cells.wiring import StageWiring, wiring
 from rnnx.engines.gpu.device import DType, Processor
 from rnnx.engines.gpu.pass_key import PassKey
 

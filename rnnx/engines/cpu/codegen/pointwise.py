@@ -10,12 +10,15 @@ from typing import Any, NamedTuple
 from llvmlite import ir
 
 from rnnx.cells import Cell
+from rnnx.cells.recording import recorded
 from rnnx.cells.wiring import Argument, StageWiring, wiring
 from rnnx.engines.cpu.codegen.ir import I64
 from rnnx.engines.cpu.codegen.kernel import Kernel
 from rnnx.engines.cpu.codegen.phases import phases_of
 from rnnx.engines.cpu.codegen.rows import emit_rows
 from rnnx.engines.cpu.codegen.vectors import Vector
+
+_FROM_CELLS = frozenset({"mean", "erf", "gelu"})  # words that are computed with functions of `rnnx.cells`
 
 
 def backward_arguments(stage: StageWiring, given: Sequence[bool]) -> list[Argument]:
@@ -40,6 +43,18 @@ def emit_kernels(module: ir.Module, cell: Cell, dtype: Any, given: Sequence[bool
                 elif not phases:
                     emit = _forward if job == "forward" else _backward
                     emit(Kernel(module, f"{job}_{i}{'_tail' if tail else ''}", dtype, tail, arguments), stage)
+
+
+def dependencies(cell: Cell, given: Sequence[bool]) -> str | None:
+    """Return all that the kernels depend on but the dtype and the source of the CPU engine; None if there is more."""
+    stages = []
+    for stage in wiring(cell):
+        words, text = recorded(stage)
+        if text is None or not words.isdisjoint(_FROM_CELLS):
+            return None
+        arguments = stage.forward_arguments(), backward_arguments(stage, given)
+        stages.append(repr((arguments, stage.n_zx, stage.n_zh, stage.heads, stage.adds_sides, text)))
+    return "\n".join(stages)
 
 
 class _Piece(NamedTuple):

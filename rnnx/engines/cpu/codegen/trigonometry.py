@@ -13,9 +13,8 @@ from typing import Any
 
 from llvmlite import ir
 
-from rnnx.cells.gaussian import horner
 from rnnx.engines.cpu.codegen.ir import I1, I32, I64, declare
-from rnnx.engines.cpu.codegen.vectors import Vector
+from rnnx.engines.cpu.codegen.vectors import Vector, horner
 
 FAST_LIMIT = 1.5 * 2.0**20
 I128 = ir.IntType(128)

@@ -23,10 +23,9 @@ from typing import Any
 import numpy as np
 
 from rnnx.cells import gaussian
-from rnnx.cells.gaussian import horner
 from rnnx.cells.vocabulary import Ops
 from rnnx.engines.cpu.codegen.trigonometry import Trigonometry
-from rnnx.engines.cpu.codegen.vectors import Vector, greater, lifted, select
+from rnnx.engines.cpu.codegen.vectors import Vector, greater, horner, lifted, select
 
 
 def make_ops(dtype: Any) -> Ops:

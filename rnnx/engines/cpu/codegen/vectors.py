@@ -137,3 +137,12 @@ def across(f: Function, total: ir.Value, join: Callable[[ir.Value, ir.Value], ir
         total = join(total, f.build.shuffle_vector(total, total, integers(I32, *order)))
         distance //= 2
     return total
+
+
+def horner(coefficients: Sequence[Any], x: Vector) -> Vector:
+    """Return c[0] + c[1] x + c[2] x^2 + ..., as `rnnx.cells.gaussian.horner` does, of which no code may depend."""
+    *others, second, first = coefficients
+    total = x * first + second
+    for c in reversed(others):
+        total = total * x + c
+    return total

@@ -12,7 +12,7 @@ from rnnx.cells.parameters import expected_shapes
 from rnnx.cells.wiring import Slot, StageWiring, wiring
 from rnnx.engines.cpu.codegen.gemm import n_vectors
 from rnnx.engines.cpu.codegen.phases import Job, Phase, n_kept, phases_of
-from rnnx.engines.cpu.codegen.pointwise import emit_kernels
+from rnnx.engines.cpu.codegen.pointwise import dependencies, emit_kernels
 from rnnx.engines.cpu.descriptor.builder import Arrays, Fields, PassKey, Places, Template, Within
 from rnnx.engines.cpu.descriptor.layout import Block
 from rnnx.engines.cpu.runtime import object_cache
@@ -143,7 +143,9 @@ def multiplies_once(key: PassKey) -> bool:
 @lru_cache(maxsize=256)
 def kernels_of(cell: Cell, dtype: np.dtype, given: tuple[bool, ...]) -> Mapping[str, int]:
     """Return the addresses of a cell's elementwise kernels, by name."""
-    return object_cache.functions(lambda module: emit_kernels(module, cell, dtype, given))
+    known = dependencies(cell, given)
+    depends = () if known is None else ("codegen.pointwise", "emit_kernels", dtype.str, known)
+    return object_cache.functions(lambda module: emit_kernels(module, cell, dtype, given), *depends)
 
 
 def _gate(t: Template, gate: Gate, parameters: Mapping[str, int], row_h: int) -> Fields:

@@ -61,21 +61,30 @@ def loops(module: str, *names: str) -> Mapping[str, Job]:
     return {name: Job(_load(keys[name], partial(_compile_with_numba, module, name))[name]) for name in names}
 
 
-def functions(emit: Callable[[ir.Module], None]) -> Mapping[str, int]:
-    """Compile a module; return the addresses of the public functions that `emit` adds to it."""
-    text, public = _emitted(emit)
-    return _load(_key(text), lambda: Object(public, _compile(text)))
+def functions(emit: Callable[[ir.Module], None], *depends: str) -> Mapping[str, int]:
+    """Compile a module; return the addresses of the public functions that `emit` adds to it.
+
+    `depends`: all that the module depends on but the CPU and the source of the CPU engine, if known. Nothing is emitted
+    then for code that is cached.
+    """
+    if not depends:
+        text, public = _emitted(emit)
+        return _load(_key(text), lambda: Object(public, _compile(text)))
+
+    def build() -> Object:
+        text, public = _emitted(emit)
+        return Object(public, _compile(text))
+
+    return _load(_key(*depends), build)
 
 
 def emitted_by(module: str, name: str, dtype: np.dtype, *given: int | str) -> Mapping[str, int]:
     """Compile what a function of the CPU engine emits for a dtype and more; if it is cached, nothing is emitted."""
 
-    def build() -> Object:
-        emit = getattr(importlib.import_module(f"rnnx.engines.cpu.{module}"), name)
-        text, public = _emitted(lambda target: emit(target, dtype, *given))
-        return Object(public, _compile(text))
+    def emit(target: ir.Module) -> None:
+        getattr(importlib.import_module(f"rnnx.engines.cpu.{module}"), name)(target, dtype, *given)
 
-    return _load(_key(module, name, dtype.str, *map(str, given)), build)
+    return functions(emit, module, name, dtype.str, *map(str, given))
 
 
 def remembered(name: str, limits: Sequence[tuple[int, int]], measure: Callable[[], tuple[int, ...]]) -> tuple[int, ...]:

@@ -1,0 +1,88 @@
+"""What the functions of a stage do: which operations on which values, in which order."""
+
+from collections.abc import Callable, Mapping
+from functools import lru_cache, partial
+from typing import Any, NamedTuple
+
+from rnnx.cells.wiring import StageWiring
+
+
+class Recording(NamedTuple):
+    """The words that a stage's functions use, and all that they do as text; None if that was not understood."""
+
+    words: frozenset[str]
+    text: str | None
+
+
+class _Value:
+    """A value of a recording."""
+
+    __array_ufunc__ = None  # makes NumPy functions raise
+
+    def __init__(self, recorder: "_Recorder", number: int) -> None:
+        self.recorder, self.number = recorder, number
+
+    def __bool__(self) -> bool:
+        self.recorder.is_whole = False  # engines raise
+        return True
+
+
+def _operator(name: str) -> Callable[..., _Value]:
+    return lambda self, *others: self.recorder.note(name, self, *others)
+
+
+for _name in ("add", "radd", "sub", "rsub", "mul", "rmul", "truediv", "rtruediv", "neg", "abs"):
+    setattr(_Value, f"__{_name}__", _operator(_name))
+
+
+class _Recorder:
+    """Stands for the vocabulary."""
+
+    def __init__(self) -> None:
+        self.words: set[str] = set()
+        self.lines: list[str] = []
+        self.count, self.is_whole = 0, True
+
+    def __getattr__(self, word: str) -> Callable[..., _Value]:
+        self.words.add(word)
+        return partial(self.note, word)
+
+    def values(self, count: int) -> tuple[_Value, ...]:
+        """Return new values."""
+        self.count += count
+        return tuple([_Value(self, k) for k in range(self.count - count, self.count)])
+
+    def note(self, operation: str, *operands: Any) -> _Value:
+        """Note an operation; return its result."""
+        self.lines.append(f"{operation} {self.named(operands)}")
+        return self.values(1)[0]
+
+    def named(self, values: Any) -> str:
+        """Return values, numbers, and what is made of them, as text."""
+        if isinstance(values, _Value) and values.recorder is self:
+            return f"v{values.number}"
+        if isinstance(values, int | float):
+            return float(values).hex()
+        if isinstance(values, Mapping):
+            return "".join([f"{key}={self.named(value)}" for key, value in values.items()])
+        if isinstance(values, tuple | list):
+            return f"({','.join(map(self.named, values))})"
+        self.is_whole = False
+        return ""
+
+
+@lru_cache(maxsize=256)
+def recorded(stage: StageWiring) -> Recording:
+    """Call the functions of a stage with symbols."""
+    to = _Recorder()
+    n_given = len(stage.vectors + stage.inputs)
+    forward = (stage.n_zx, stage.n_zh, len(stage.reads), n_given)
+    backward = (len(stage.writes), len(stage.reads), len(stage.writes), len(stage.saves), n_given)
+    for function, counts in ((stage.forward, forward), (stage.backward, backward)):
+        to.lines.append(to.named(function(to, *map(to.values, counts))))
+    return Recording(frozenset(to.words), "\n".join(to.lines) if to.is_whole else None)
+
+
+def uses_means(stage: StageWiring) -> bool:
+    """Return whether a function of the stage contains a mean, so that a row is computed as a whole."""
+    return "mean" in recorded(stage).words
