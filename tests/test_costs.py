@@ -8,9 +8,11 @@ import pytest
 from workers import used_by_others
 
 import rnnx
+from rnnx.engines.cpu.codegen import ir
+from rnnx.engines.cpu.descriptor.backward import BackwardPass
 from rnnx.engines.cpu.descriptor.builder import PassKey
 from rnnx.engines.cpu.descriptor.forward import ForwardPass
-from rnnx.engines.cpu.runtime import costs, object_cache, object_files, thread_policy
+from rnnx.engines.cpu.runtime import costs, object_cache, object_files, thread_policy, tuning
 from rnnx.engines.cpu.runtime.work import Costs, Work, cache_bytes
 
 USUAL = Costs()
@@ -41,6 +43,23 @@ def test_few_rows_share_the_units_and_many_rows_the_examples(two_threads):
     assert two_threads(512, 1, n_steps=1, waiting=10**7) == (1, False)
 
 
+def test_a_single_example_shares_the_units_where_its_weights_take_longer_than_waiting(two_threads):
+    assert two_threads(128, 1) == (2, True)
+    assert two_threads(128, 1, waiting=3000) == (1, False)
+    assert two_threads(208, 8) == (2, False)  # whose rows would all move between the cores
+
+
+@pytest.mark.parametrize(("cell", "forward"), [("lstm", 14), ("gru_reset_after", 14), ("gru", 4), ("rnn", 4)])
+def test_shares_of_units_begin_micro_panels(cell, forward, monkeypatch):
+    """Panels of four vectors, or three if three gates fill them: of a unit vector, or of several."""
+    for module in (ir, tuning):
+        monkeypatch.setattr(module, "machine", lambda: ir.Machine(64, 32))
+    names = [name for name in rnnx.initialize_parameters(cell, 3, 211, seed=0) if name not in ("Wy", "Wya", "by")]
+    key = PassKey(rnnx.CELLS[cell], np.dtype("float32"), 7, 1, 211, 3, False, tuple(names), False)
+    assert ForwardPass.__wrapped__(key, False, (None,)).work.shares == forward
+    assert BackwardPass.__wrapped__(key, (None,) * len(key.cell.states), None).work.shares == 4
+
+
 def test_reading_weights_counts_where_it_is_slow(two_threads):
     assert two_threads(256, 8, near_rows=1) == (2, False)
     assert two_threads(256, 8, near_rows=9) == (2, True)
@@ -51,7 +70,7 @@ def test_reading_weights_counts_where_it_is_slow(two_threads):
 def test_waiting_counts(two_threads):
     assert two_threads(384, 16, waiting=100) == (2, True)
     assert two_threads(384, 16, waiting=100_000) == (2, False)
-    assert two_threads(384, 16, shared_lines=30) == (2, False)  # rows that two threads write to
+    assert two_threads(384, 16, shared_lines=100) == (2, False)  # rows that two threads write to
 
 
 def test_slices_that_begin_at_cache_lines_share_none():

@@ -22,7 +22,6 @@ import rnnx
 from rnnx.cells import BUILT_IN
 from rnnx.cells.parameters import recurrent_parameters
 from rnnx.engines.cpu.codegen import ir
-from rnnx.engines.cpu.descriptor import fields
 from rnnx.engines.cpu.descriptor.builder import PassKey
 from rnnx.engines.cpu.descriptor.forward import ForwardPass
 from rnnx.engines.cpu.runtime import thread_policy, thread_pool
@@ -263,17 +262,22 @@ def spy_on_threads(monkeypatch):
 def test_paths_give_the_same_bits(cell, dtype, m, rng, monkeypatch):
     """One thread or several, that share the examples or the units: it does not show in the result."""
     lengths = [i % 7 for i in range(m)] if m == 23 else None
-    shares = math.ceil(math.ceil(150 / ir.lanes(dtype)) / fields.UNIT_VECTORS)
     problem = make_problem(cell, rng, 5, 150, m, 6, lengths=lengths, scale=0.3).astype(dtype)
     with rnnx.use_engine("cpu"), use_policy(lambda work: (1, False)):
         alone, _ = run(problem)
     used = spy_on_threads(monkeypatch)
     for threads, unit_parallel in itertools.product((2, 3, 7), (False, True)):
-        n = min(threads, shares if unit_parallel else m)
+        chosen = []
+
+        def choose(work, threads=threads, unit_parallel=unit_parallel, chosen=chosen):
+            chosen.append(min(threads, work.shares if unit_parallel else m))
+            return chosen[-1], unit_parallel
+
         used.clear()
-        with rnnx.use_engine("cpu"), use_policy(lambda work, choice=(n, unit_parallel): choice):
+        with rnnx.use_engine("cpu"), use_policy(choose):
             shared, _ = run(problem)
-        assert used == ([n, n] if n > 1 else [])
+        assert len(chosen) == 2
+        assert used == [n for n in chosen if n > 1]
         assert all(np.array_equal(alone[name], shared[name]) for name in alone), (threads, unit_parallel)
 
 
@@ -361,10 +365,15 @@ def test_a_job_needs_no_worker(cell, unit_parallel, monkeypatch, rng):
     pool = thread_pool.ThreadPool()
     monkeypatch.setattr(thread_pool, "_pool", pool)
     monkeypatch.setattr(pool, "_start", lambda me: pool.threads.setdefault(me, None))
-    n = min(3, -(-150 // (ir.lanes("float64") * fields.UNIT_VECTORS))) if unit_parallel else 3
-    with rnnx.use_engine("cpu"), use_policy(lambda work: (n, unit_parallel)):
+    chosen = []
+
+    def choose(work):
+        chosen.append(min(3, work.shares) if unit_parallel else 3)
+        return chosen[-1], unit_parallel
+
+    with rnnx.use_engine("cpu"), use_policy(choose):
         shared, _ = run(problem)
-    assert len(pool.threads) == n - 1
+    assert len(pool.threads) == max(chosen) - 1
     assert all(np.array_equal(alone[name], shared[name]) for name in alone)
 
 

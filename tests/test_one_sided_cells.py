@@ -2,7 +2,6 @@
 
 import functools
 import itertools
-import math
 import subprocess
 import sys
 from pathlib import Path
@@ -26,8 +25,6 @@ from wide_cells import WIDE
 
 import rnnx
 from rnnx.cells import Cell, Gate, Stage
-from rnnx.engines.cpu.codegen import ir
-from rnnx.engines.cpu.descriptor import fields
 from rnnx.engines.cpu.runtime import thread_policy
 from rnnx.engines.cpu.runtime.thread_policy import use_policy
 
@@ -214,13 +211,12 @@ def test_threads_give_the_same_bits(cell, dtype, indices, rng):
         pytest.skip("no weights for indices")
     for n, m in ((150, 1), (150, 23), (3, 2)):
         lengths = None if m == 1 else [i % 7 for i in range(m)]
-        shares = math.ceil(math.ceil(n / ir.lanes(dtype)) / fields.UNIT_VECTORS)
         problem = problem_of(cell, rng, 5, n, m, 6, lengths=lengths, scale=0.3, dtype=dtype, indices=indices)
         with rnnx.use_engine("cpu"), use_policy(lambda work: (1, False)):
             alone, _ = run(problem)
-        choices = [(n, by) for n, by in itertools.product((2, 3, 7), (False, True))]
-        for choice in [*choices, (shares, True)]:  # also more threads than examples or units
-            with rnnx.use_engine("cpu"), use_policy(lambda work, choice=choice: choice):
+        choices = [lambda work, way=way: way for way in itertools.product((2, 3, 7), (False, True))]
+        for choice in [*choices, lambda work: (work.shares, True)]:  # also more threads than examples or units
+            with rnnx.use_engine("cpu"), use_policy(choice):
                 shared, _ = run(problem)
             assert_equal(shared, alone)
 

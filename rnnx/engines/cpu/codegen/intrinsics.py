@@ -176,6 +176,24 @@ def yield_to(builder: ir.IRBuilder, function: ir.Value) -> None:
     _call(builder, function, ir.VoidType(), [])
 
 
+def _prefetch(builder: ir.IRBuilder, address: ir.Value, writes: int) -> None:
+    byte = ir.IntType(8).as_pointer()
+    function = declare(builder.module, "llvm.prefetch.p0", ir.VoidType(), [byte, I32, I32, I32])
+    builder.call(function, [builder.inttoptr(address, byte), I32(writes), I32(3), I32(1)])
+
+
+@_of_integers(types.void)
+def prefetch(builder: ir.IRBuilder, address: ir.Value) -> None:
+    """Emit a prefetch of a cache line, to be read."""
+    _prefetch(builder, address, 0)
+
+
+@_of_integers(types.void)
+def prefetch_to_write(builder: ir.IRBuilder, address: ir.Value) -> None:
+    """Emit a prefetch of a cache line that this thread is going to write to, so that no other one holds it."""
+    _prefetch(builder, address, 1)
+
+
 @_of_integers(types.void)
 def pause(builder: ir.IRBuilder) -> None:
     """Emit the CPU's spin-loop hint."""

@@ -10,6 +10,7 @@ from rnnx.engines.cpu.descriptor.fields import DZ
 from rnnx.engines.cpu.descriptor.gradient_block import GradientBlock
 from rnnx.engines.cpu.descriptor.layout import Layout
 from rnnx.engines.cpu.descriptor.stages import Pass, multiplies_once, names
+from rnnx.engines.cpu.runtime.tuning import panel_vectors
 
 # Of a step. With more, reading weights that are packed makes up for packing them.
 _FEW_ROWS = 24
@@ -112,6 +113,10 @@ class BackwardPass(Pass):
             "block_a": KC * (MC + t.lanes) * t.item,
             "block_b": min(KC, t.n_steps * t.m) * columns * t.item,
         }
+
+    def unit_vectors(self) -> int:
+        """See `Pass`."""
+        return panel_vectors(1)
 
     def read(self, wired: StageWiring) -> int:
         """See `Pass`."""

@@ -121,14 +121,13 @@ class Arrays(NamedTuple):
 
 
 class Template:
-    """A descriptor without addresses, for slices of the examples or, if `unit_parallel`, of the units.
+    """A descriptor without addresses, for slices of the examples or, in multiples of `unit_parallel` vectors, of the
+    units.
 
     `arrays`: a call's arrays. `within`: further arrays, at an offset in one of those.
     """
 
-    def __init__(
-        self, job: str, key: PassKey, arrays: Arrays, within: Within, slices: int, unit_parallel: bool
-    ) -> None:
+    def __init__(self, job: str, key: PassKey, arrays: Arrays, within: Within, slices: int, unit_parallel: int) -> None:
         _, dtype, self.n_steps, self.m, self.n, self.n_x, self.indices, *_ = key
         self.job, self.dtype, self.slices = _jobs()[job], dtype, slices
         self.lanes, self.item = lanes(dtype), dtype.itemsize

@@ -8,13 +8,11 @@ input side.
 
 from rnnx.engines.cpu.codegen.leaves import ELEMENTWISE, LOSS, MASK, record
 
-UNIT_VECTORS = 4  # granularity of unit-parallel shares: whole micro-panels in every layout; see `runtime.tuning`
-
 PASS = record(
     "n_steps m n_x",
     "indices",  # 1: inputs are 64-bit indices of one-hot columns
     "item lanes",  # bytes of a number, numbers per vector
-    "unit_parallel",  # 1: slices are units; 0: they are examples
+    "unit_parallel",  # slices are units, in multiples of so many unit vectors; or 0: they are examples
     "loop_sections",  # of the loop over time
     "unpacked",  # 1: the products of a backward pass read the weights where they are given
     "direct",  # the function of `codegen.direct` for those of a forward pass, or 0

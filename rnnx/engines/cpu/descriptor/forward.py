@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from functools import lru_cache
-from math import prod
+from math import lcm, prod
 from typing import NamedTuple
 
 from rnnx.cells.wiring import Argument, Slot, StageWiring, wiring
@@ -155,6 +155,11 @@ class ForwardPass(Pass):
             scratch |= {"y_packed": packed, "y_values": 8 * t.rows, "y_count": 8}
         wide = max(t.n_x, *(stage["n_operand"] for stage in stages)) + 1 if any(self._formats.values()) else 0
         return {"z": z_size * (len(stages) + 1), "wide": wide * t.size, **scratch}
+
+    def unit_vectors(self) -> int:
+        """See `Pass`."""
+        groups = {n for w in wiring(self.key.cell) for n in (w.n_zh, 0 if self.key.indices else w.n_zx) if n}
+        return lcm(*(lcm(panel_vectors(n), n) // n for n in groups))
 
     def read(self, wired: StageWiring) -> int:
         """See `Pass`."""

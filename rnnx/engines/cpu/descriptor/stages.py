@@ -14,7 +14,6 @@ from rnnx.engines.cpu.codegen.gemm import n_vectors
 from rnnx.engines.cpu.codegen.phases import Job, Phase, n_kept, phases_of
 from rnnx.engines.cpu.codegen.pointwise import dependencies, emit_kernels
 from rnnx.engines.cpu.descriptor.builder import Arrays, Fields, PassKey, Places, Template, Within
-from rnnx.engines.cpu.descriptor.fields import UNIT_VECTORS
 from rnnx.engines.cpu.descriptor.layout import Block
 from rnnx.engines.cpu.runtime import object_cache
 from rnnx.engines.cpu.runtime.buffer_pool import LINE
@@ -41,7 +40,7 @@ class Pass(Shareable[Sequence[np.ndarray]]):
         # Multiplications of a forward pass.
         sizes = [(stage.units(n), stage.n_zh * stage.columns(n), stage.n_zx) for stage in wiring(cell)]
         products = n_steps * m * sum(units * (of_h + (0 if indices else n_x * n_zx)) for units, of_h, n_zx in sizes)
-        shares = -(-n_vectors(dtype, n) // UNIT_VECTORS)
+        shares = -(-n_vectors(dtype, n) // self.unit_vectors())
         arrays = 2 * len(cell.states) + len(cell.saved) + len(cell.gates) + len(cell.inputs)
         if cell.has_widths or any(stage.heads > 1 or self.phases(stage) for stage in wiring(cell)):
             shares = 0
@@ -52,13 +51,17 @@ class Pass(Shareable[Sequence[np.ndarray]]):
         read = max(map(self.read, wiring(cell))) * dtype.itemsize
         numbers = n_steps * m * n * arrays
         work = Work(
-            *(n_steps, m, self.times * products, numbers, shares, lines, weights > 0),
+            *(n_steps, m, self.times * products, numbers, shares, lines, sum(of_h > 0 for _, of_h, _ in sizes)),
             *(read, weights, dtype.itemsize, 0 if cell.has_widths or key.has_lengths else row),
         )
         super().__init__(work)
 
     def fill(self, t: Template) -> dict[str, int]:
         """Set a template's fields; return the parts of a thread's scratch memory, with sizes in bytes."""
+        raise NotImplementedError
+
+    def unit_vectors(self) -> int:
+        """Return in multiples of how many unit vectors slices share the units: each begins a micro-panel."""
         raise NotImplementedError
 
     def read(self, wired: StageWiring) -> int:
@@ -125,8 +128,9 @@ class Pass(Shareable[Sequence[np.ndarray]]):
 
     def divide(self, threads: int, unit_parallel: bool) -> Template:
         """Return the descriptor template for a number of threads."""
-        t = Template(self.job, self.key, Arrays(self.arrays, self.blocks), self.within, threads, unit_parallel)
-        steps, waits = self.steps, unit_parallel and self.work.waits
+        units, arrays = self.unit_vectors() if unit_parallel else 0, Arrays(self.arrays, self.blocks)
+        t = Template(self.job, self.key, arrays, self.within, threads, units)
+        steps, waits = self.steps, unit_parallel and self.work.waits > 0
         t.divide(steps if waits else self.work.sections(threads, steps), self.after_loop, waits)
         return t.finish(self.work.is_small, **self.fill(t))
 

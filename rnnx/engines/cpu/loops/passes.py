@@ -13,7 +13,7 @@ u unit vectors, v vectors of gates (those of a unit vector are side by side), k 
 
 from rnnx.engines.cpu.codegen.gemm import KC
 from rnnx.engines.cpu.codegen.intrinsics import call_copy, call_kernel, load, store
-from rnnx.engines.cpu.descriptor.fields import DZ, UNIT_VECTORS, ZH, ZX
+from rnnx.engines.cpu.descriptor.fields import DZ, ZH, ZX
 from rnnx.engines.cpu.loops.examples import (
     consecutive,
     copy_final,
@@ -26,6 +26,7 @@ from rnnx.engines.cpu.loops.examples import (
     share_examples,
     write_past_end,
 )
+from rnnx.engines.cpu.loops.exchange import claim_next_operand, fetch
 from rnnx.engines.cpu.loops.gradients import add_products, clear_past_end, input_gradient, weight_gradients
 from rnnx.engines.cpu.loops.packing import convert, pack_backward, pack_forward, packed_head
 from rnnx.engines.cpu.loops.products import add_product
@@ -95,7 +96,7 @@ def part_of(me, n, p):
     If slices share the units, all stages have the same number of units.
     """
     if p.unit_parallel:
-        u0, u1 = share(me, n, stage_of(p, 0).unit_vectors, UNIT_VECTORS)
+        u0, u1 = share(me, n, stage_of(p, 0).unit_vectors, p.unit_parallel)
         return 0, p.m, u0, u1
     j0, j1 = share_examples(me, n, p)
     return j0, j1, 0, 0
@@ -130,6 +131,8 @@ def forward(section, me, n, descriptor):
         if t % p.chunk == 0:
             input_side(p, stage, z, z_row, t, j0, j1, u0, u1, scratch)
         z += before * z_row
+        if p.unit_parallel:
+            claim_next_operand(p, step, u0, u1)
         recurrent_side(p, stage, z, zh, zh_row, t, examples, count, scratch + p.rows, u0, u1)
         elementwise(p, stage, scratch + p.kernel_arguments, z, z_row, zh, zh_row, t, 0, examples, count, u0, u1)
         before += count if i == p.n_stages - 1 else 0
@@ -159,6 +162,8 @@ def recurrent_gradient(p, stage, t, first, examples, count, buffer, u0, u1):
     if stage.n_zh == 0 or u0 == u1:
         return
     row, dz = units * p.item, stage.dz_h + first * stage.dz_h_row
+    if p.unit_parallel:
+        fetch(dz, count * stage.dz_h_row)
     out = consecutive(p, units, stage.d_operand, examples, count, buffer, u0, u1)
     if stage.heads == 1:
         add_products(p, stage, False, dz, stage.dz_h_row, count, units, u0, u1, out, row, out, t % 2)

@@ -10,6 +10,7 @@ from rnnx.engines.cpu.codegen.intrinsics import (
     store,
 )
 from rnnx.engines.cpu.loops.examples import consecutive, list_rows, place_of, vectors_of
+from rnnx.engines.cpu.loops.exchange import fetch
 from rnnx.engines.cpu.loops.packing import pack_rows, packed_head
 from rnnx.engines.cpu.loops.products import add_product
 from rnnx.engines.cpu.loops.records import function, gate_of
@@ -90,6 +91,8 @@ def recurrent_side(p, stage, z, zh, zh_row, t, examples, count, buffer, u0, u1):
     if stage.heads > 1:
         recurrent_side_of_heads(p, stage, zh, zh_row, h, count)
         return
+    if p.unit_parallel:
+        fetch(h, count * stage.n_operand * p.item)
     v0, v1, adds = u0 * stage.n_zh, min(u1 * stage.n_zh, stage.n_vectors_h), stage.adds_sides
     column = v0 * p.item * p.lanes
     init, init_row, out = (z if adds else stage.bias_h) + column, zh_row if adds else 0, (z if adds else zh) + column

@@ -11,8 +11,11 @@ from rnnx.engines.cpu.runtime.mailbox import MOST_THREADS
 # Rough costs in nanoseconds, beside those in `costs`. A cache line moves between cores in 100 to 300 ns.
 _NUMBERS = 4  # that elementwise kernels read or write per nanosecond
 _SHARED_LINE = 250  # per cache line that two threads write to
-_READ_LINE = 10  # per cache line that a thread reads after another one has written it, many in a row
-_STEP = 4000  # of a unit-parallel step: the first of these lines, unequal speeds, and what threads cannot share
+_SHARED_LINES = 60  # per such line, many at once
+# Per cache line that a thread reads after another one has written it, few of them or many in a row, and in that case
+# before the first of them.
+_FEW_READ, _MANY_READ, _FIRST_READ = 80, 10, 4000
+_STEP = 250  # of a unit-parallel step, beside waiting: unequal speeds, and what threads cannot share
 _LINE = 64  # bytes
 _UNITS = 1.06  # times that of examples: micro-kernels of fewer rows, and in every step, all wait for the slowest thread
 _HAND_OVER = 5_000  # of a job to awake threads
@@ -54,7 +57,7 @@ class Work:
     numbers: int  # read or written by elementwise kernels in total
     shares: int  # parts the units can be divided into, 0 if they must stay together
     shared_lines: int  # cache lines that neighbouring examples share, per step, unless a row begins at one
-    waits: bool  # whether unit-parallel threads wait for each other in every step, for a recurrent product
+    waits: int  # how often unit-parallel threads wait for each other in a step, for a recurrent product
     read: int = 0  # bytes per example and step that unit-parallel threads read from each other
     weights: int = 0  # of the products that are made in every step
     item: int = 4  # bytes of a number
@@ -70,14 +73,14 @@ class Work:
         """Estimated nanoseconds on a number of threads."""
         if threads <= 1:
             return self._ns(given, self.m, 1)
-        lines = self.shared_lines * _SHARED_LINE
         if unit_parallel:
             most = -(-self.shares // threads) / self.shares
-            reading = self.read / _LINE * (1 - most) * _READ_LINE
-            waiting = given.waiting + _STEP if self.waits else 0
-            step = waiting + self.m * (lines + reading)
+            read = self.m * self.read / _LINE * (1 - most)
+            reading = min(read * _FEW_READ, _FIRST_READ + read * _MANY_READ)
+            waiting = self.waits * (given.waiting + _STEP)
+            step = waiting + reading + self.m * self.shared_lines * _SHARED_LINES
             return _UNITS * self._ns(given, self.m, most) + self.n_steps * step + _HAND_OVER
-        step = 0 if self._begin_at_lines(threads) else lines
+        step = 0 if self._begin_at_lines(threads) else self.shared_lines * _SHARED_LINE
         return self._ns(given, -(-self.m // threads), 1) + self.n_steps * step + _HAND_OVER
 
     def _begin_at_lines(self, threads: int) -> bool:
