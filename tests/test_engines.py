@@ -27,6 +27,7 @@ from rnnx.engines.cpu.descriptor.forward import ForwardPass
 from rnnx.engines.cpu.runtime import thread_policy, thread_pool
 from rnnx.engines.cpu.runtime.thread_policy import use_policy
 from rnnx.engines.cpu.runtime.work import Work
+from rnnx.engines.protocol import Tape
 from rnnx.functional import schedule, signatures
 
 
@@ -570,3 +571,49 @@ def test_only_the_first_states_sequence(name, keep, lengths, rng):
                 found, expected = (rnnx.recurrent_backward(cell, ds, caches) for _, caches in (part, whole))
                 assert all(np.array_equal(found[key], expected[key]) for key in expected)
     assert not lengths or not part[0][0][:, 1].any()
+
+
+# --- two threads that look at a tape -----------------------------------------------------------------------------
+
+
+def tape_of(rng, keep=True):
+    """Return the tape of a forward pass, whose arrays have not been made."""
+    p = make_problem(rnnx.CELLS["lstm"], rng, lengths=[5, 1, 3])
+    with rnnx.use_engine("cpu"):
+        options = {"lengths": p.lengths, "keep_caches": keep}
+        return rnnx.recurrent_forward("lstm", p.x, p.s0, p.parameters, **options)[2]._tape
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_another_thread_makes_the_arrays_of_a_tape_first(keep, rng):
+    """What is about to be read then comes from the arrays."""
+    tape, names = tape_of(rng, keep), ["kind", "has_saved", "n_a", "m", "n_steps", "x", "states", "saved", "own"]
+    readers = {name: getattr(type(tape), name).fget for name in [*names, "final", "parameters", "inputs"]}
+    reduce = tape.__reduce_ex__
+    tape.states  # noqa: B018
+    assert type(tape) is Tape
+    for name, read in readers.items():
+        if name == "final":
+            assert all(map(np.array_equal, read(tape), tape.final))
+        else:
+            assert read(tape) is getattr(tape, name), name
+    assert reduce(4)
+
+
+def test_the_arrays_of_a_tape_are_made_once(monkeypatch, rng):
+    """A backward pass knows by them that they are those of its forward pass."""
+    tape, others, found = tape_of(rng), [], []
+    plan = type(tape._run.plan)
+    fields = plan.fields
+
+    def slow(self, run):
+        if not others:
+            others.append(threading.Thread(target=lambda: found.append(tape.states)))
+            others[0].start()
+            others[0].join(0.1)  # if it does not wait, it is done by now
+        return fields(self, run)
+
+    monkeypatch.setattr(plan, "fields", slow)
+    states = tape.states
+    others[0].join()
+    assert found[0] is states is tape.states

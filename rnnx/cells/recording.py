@@ -4,13 +4,14 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
+from rnnx.cells.vocabulary import Ops
 from rnnx.cells.wiring import StageWiring
 
 
 class Recording(NamedTuple):
-    """The words that a stage's functions use, and all that they do as text; None if that was not understood."""
+    """The operations that a stage's functions use, and all that they do as text; None if that was not understood."""
 
-    words: frozenset[str]
+    operations: frozenset[str]
     text: str | None
 
 
@@ -36,24 +37,23 @@ for _name in ("add", "radd", "sub", "rsub", "mul", "rmul", "truediv", "rtruediv"
 
 
 class _Recorder:
-    """Stands for the vocabulary."""
+    """Notes operations. Functions find the same vocabulary as in an engine, and may ask it for a word."""
 
     def __init__(self) -> None:
-        self.words: set[str] = set()
+        self.ops = Ops(**{word: partial(self.note, word) for word in Ops._fields})
+        self.operations: set[str] = set()
         self.lines: list[str] = []
         self.count, self.is_whole = 0, True
-
-    def __getattr__(self, word: str) -> Callable[..., _Value]:
-        self.words.add(word)
-        return partial(self.note, word)
 
     def values(self, count: int) -> tuple[_Value, ...]:
         """Return new values."""
         self.count += count
         return tuple([_Value(self, k) for k in range(self.count - count, self.count)])
 
-    def note(self, operation: str, *operands: Any) -> _Value:
+    def note(self, operation: str, *operands: Any, **named: Any) -> _Value:
         """Note an operation; return its result."""
+        self.operations.add(operation)
+        self.is_whole &= not named  # engines know the names of operands
         self.lines.append(f"{operation} {self.named(operands)}")
         return self.values(1)[0]
 
@@ -71,18 +71,18 @@ class _Recorder:
         return ""
 
 
-@lru_cache(maxsize=256)
 def recorded(stage: StageWiring) -> Recording:
-    """Call the functions of a stage with symbols."""
+    """Call the functions of a stage with symbols. They are called anew each time: what they read may have changed."""
     to = _Recorder()
     n_given = len(stage.vectors + stage.inputs)
     forward = (stage.n_zx, stage.n_zh, len(stage.reads), n_given)
     backward = (len(stage.writes), len(stage.reads), len(stage.writes), len(stage.saves), n_given)
     for function, counts in ((stage.forward, forward), (stage.backward, backward)):
-        to.lines.append(to.named(function(to, *map(to.values, counts))))
-    return Recording(frozenset(to.words), "\n".join(to.lines) if to.is_whole else None)
+        to.lines.append(to.named(function(to.ops, *map(to.values, counts))))
+    return Recording(frozenset(to.operations), "\n".join(to.lines) if to.is_whole else None)
 
 
+@lru_cache(maxsize=256)
 def uses_means(stage: StageWiring) -> bool:
     """Return whether a function of the stage contains a mean, so that a row is computed as a whole."""
-    return "mean" in recorded(stage).words
+    return "mean" in recorded(stage).operations

@@ -43,7 +43,4 @@ class CpuTape(lazy_tape.LazyTape):
         self.__dict__.update(run.plan.known)
         self._run, self.lengths, self.sources = run, lengths, {}
 
-    @property
-    def final(self) -> Arrays:
-        """See `Tape`."""
-        return tuple([s[0] for s in self._run.final or self._run.plan.final(self._run.memory)])
+    final = lazy_tape.of_run("final", lambda run: tuple([s[0] for s in run.final or run.plan.final(run.memory)]))

@@ -49,8 +49,8 @@ def dependencies(cell: Cell, given: Sequence[bool]) -> str | None:
     """Return all that the kernels depend on but the dtype and the source of the CPU engine; None if there is more."""
     stages = []
     for stage in wiring(cell):
-        words, text = recorded(stage)
-        if text is None or not words.isdisjoint(_FROM_CELLS):
+        operations, text = recorded(stage)
+        if text is None or not operations.isdisjoint(_FROM_CELLS):
             return None
         arguments = stage.forward_arguments(), backward_arguments(stage, given)
         stages.append(repr((arguments, stage.n_zx, stage.n_zh, stage.heads, stage.adds_sides, text)))

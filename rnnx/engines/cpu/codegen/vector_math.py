@@ -40,8 +40,8 @@ def make_ops(dtype: Any) -> Ops:
         return in_double(lambda x: function(make_ops(np.float64), x, gaussian.SPLIT[64]))
 
     return Ops(
-        vectors.tanh,
-        vectors.sigmoid,
+        tanh=vectors.tanh,
+        sigmoid=vectors.sigmoid,
         relu=_relu,
         heaviside=lambda x: x.where(">", 0, 1, 0),
         exp=vectors.exp,

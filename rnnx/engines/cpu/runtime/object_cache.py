@@ -4,8 +4,8 @@ Functions come from LLVM IR or from Numba. All take integers and return nothing,
 process that finds it on disk neither imports Numba nor compiles.
 
 The cache key is a hash of the source of all modules of the CPU engine, the versions and settings of the compilers, the
-CPU and its features, and either the name of a function in these modules or the IR. Stale code is thus never loaded.
-`object_files` reads and writes the files.
+CPU and its features, and either the name of a function in these modules, with all that it is given, or the IR. Stale
+code is thus never loaded. `object_files` reads and writes the files.
 """
 
 import contextlib
