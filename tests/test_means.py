@@ -14,7 +14,7 @@ from torch_zoo import STEPS, joint, of_x
 
 import rnnx
 from rnnx.cells import CELLS
-from rnnx.cells.recording import uses_means
+from rnnx.cells.operations import uses_means
 from rnnx.cells.wiring import wiring
 from rnnx.engines.cpu.codegen.phases import n_kept, phases_of
 from rnnx.engines.cpu.runtime.thread_policy import use_policy

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 from rnnx.cells import Cell
-from rnnx.cells.recording import uses_means
+from rnnx.cells.operations import uses_means
 from rnnx.cells.wiring import Argument, Slot, StageWiring, wiring
 from rnnx.engines.gpu import copies, means
 from rnnx.engines.gpu.device import DType

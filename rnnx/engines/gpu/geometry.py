@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from rnnx.cells import Cell
-from rnnx.cells.recording import uses_means
+from rnnx.cells.operations import uses_means
 from rnnx.cells.wiring import StageWiring, wiring
 from rnnx.engines.gpu.device import DType, Processor
 from rnnx.engines.gpu.pass_key import PassKey

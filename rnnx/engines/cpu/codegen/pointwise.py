@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from llvmlite import ir
 
 from rnnx.cells import Cell
-from rnnx.cells.recording import recorded
+from rnnx.cells.operations import operations_of
 from rnnx.cells.wiring import Argument, StageWiring, wiring
 from rnnx.engines.cpu.codegen.ir import I64
 from rnnx.engines.cpu.codegen.kernel import Kernel
@@ -49,7 +49,7 @@ def dependencies(cell: Cell, given: Sequence[bool]) -> str | None:
     """Return all that the kernels depend on but the dtype and the source of the CPU engine; None if there is more."""
     stages = []
     for stage in wiring(cell):
-        operations, text = recorded(stage)
+        operations, text = operations_of(stage)
         if text is None or not operations.isdisjoint(_FROM_CELLS):
             return None
         arguments = stage.forward_arguments(), backward_arguments(stage, given)

@@ -8,7 +8,7 @@ from rnnx.cells.vocabulary import Ops
 from rnnx.cells.wiring import StageWiring
 
 
-class Recording(NamedTuple):
+class Operations(NamedTuple):
     """The operations that a stage's functions use, and all that they do as text; None if that was not understood."""
 
     operations: frozenset[str]
@@ -16,27 +16,27 @@ class Recording(NamedTuple):
 
 
 class _Value:
-    """A value of a recording."""
+    """The symbol of a value."""
 
     __array_ufunc__ = None  # makes NumPy functions raise
 
-    def __init__(self, recorder: "_Recorder", number: int) -> None:
-        self.recorder, self.number = recorder, number
+    def __init__(self, notes: "_Notes", number: int) -> None:
+        self.notes, self.number = notes, number
 
     def __bool__(self) -> bool:
-        self.recorder.is_whole = False  # engines raise
+        self.notes.is_whole = False  # engines raise
         return True
 
 
 def _operator(name: str) -> Callable[..., _Value]:
-    return lambda self, *others: self.recorder.note(name, self, *others)
+    return lambda self, *others: self.notes.note(name, self, *others)
 
 
 for _name in ("add", "radd", "sub", "rsub", "mul", "rmul", "truediv", "rtruediv", "neg", "abs"):
     setattr(_Value, f"__{_name}__", _operator(_name))
 
 
-class _Recorder:
+class _Notes:
     """Notes operations. Functions find the same vocabulary as in an engine, and may ask it for a word."""
 
     def __init__(self) -> None:
@@ -59,7 +59,7 @@ class _Recorder:
 
     def named(self, values: Any) -> str:
         """Return values, numbers, and what is made of them, as text."""
-        if isinstance(values, _Value) and values.recorder is self:
+        if isinstance(values, _Value) and values.notes is self:
             return f"v{values.number}"
         if isinstance(values, int | float):
             return float(values).hex()
@@ -71,18 +71,18 @@ class _Recorder:
         return ""
 
 
-def recorded(stage: StageWiring) -> Recording:
+def operations_of(stage: StageWiring) -> Operations:
     """Call the functions of a stage with symbols. They are called anew each time: what they read may have changed."""
-    to = _Recorder()
+    to = _Notes()
     n_given = len(stage.vectors + stage.inputs)
     forward = (stage.n_zx, stage.n_zh, len(stage.reads), n_given)
     backward = (len(stage.writes), len(stage.reads), len(stage.writes), len(stage.saves), n_given)
     for function, counts in ((stage.forward, forward), (stage.backward, backward)):
         to.lines.append(to.named(function(to.ops, *map(to.values, counts))))
-    return Recording(frozenset(to.operations), "\n".join(to.lines) if to.is_whole else None)
+    return Operations(frozenset(to.operations), "\n".join(to.lines) if to.is_whole else None)
 
 
 @lru_cache(maxsize=256)
 def uses_means(stage: StageWiring) -> bool:
     """Return whether a function of the stage contains a mean, so that a row is computed as a whole."""
-    return "mean" in recorded(stage).operations
+    return "mean" in operations_of(stage).operations
