@@ -150,11 +150,14 @@ def _write_past_ends(states: Arrays, saved: Arrays, lengths: np.ndarray) -> None
     """Write what no pass needs to states (T + 1, m, n) and saved values (T, m, n) past the ends: the last states, and
     zeros.
     """
-    for j, end in enumerate(lengths.tolist()):
-        for s in states:
-            s[end + 1 :, j] = s[end, j]
-        for value in saved:
-            value[end:, j] = 0
+    n_steps, m = len(states[0]) - 1, len(lengths)
+    past = np.flatnonzero(np.arange(n_steps)[:, None] >= lengths)  # rows of all steps
+    last = (lengths * m + np.arange(m))[past % m]
+    for state in states:
+        rows = state.reshape(-1, state.shape[-1])  # a view
+        rows[past + m] = rows[last]
+    for value in saved:
+        value.reshape(-1, value.shape[-1])[past] = 0
 
 
 @lru_cache(maxsize=256)

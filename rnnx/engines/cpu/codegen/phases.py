@@ -14,8 +14,8 @@ from typing import Literal, NamedTuple
 from rnnx.cells.derive import COSTS
 from rnnx.cells.expressions import Expression
 from rnnx.cells.graph import Graph, reachable, symbolic_ops, symbols
-from rnnx.cells.programs import Program
 from rnnx.cells.operations import uses_means
+from rnnx.cells.programs import Program
 from rnnx.cells.wiring import StageWiring
 
 _COSTLY = 4  # as much as storing a value and loading it; see `rnnx.cells.derive.COSTS`
