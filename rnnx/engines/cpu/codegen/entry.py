@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 from llvmlite import ir
 
-from rnnx.engines.cpu.codegen.ir import I64, LINE, Function
+from rnnx.engines.cpu.codegen.ir import I64, Function
+from rnnx.engines.cpu.runtime.buffer_pool import LINE
 
 _BYTE, _HALF = ir.IntType(8), ir.IntType(32)
 _LAST_NUMBER, _HALF_PRECISION = 16, 23  # NumPy's numbers of dtypes: bool to complex, and float16

@@ -33,7 +33,8 @@ from llvmlite import ir
 
 from rnnx.engines.cpu.codegen import leaves
 from rnnx.engines.cpu.codegen.formats import Format, expanded, format_of, panel_offset
-from rnnx.engines.cpu.codegen.ir import I64, LINE, Function, lanes, machine
+from rnnx.engines.cpu.codegen.ir import I64, Function, lanes, machine
+from rnnx.engines.cpu.runtime.buffer_pool import LINE
 
 KC = 384
 MC = 96

@@ -12,7 +12,6 @@ import numpy as np
 from llvmlite import binding, ir
 
 I64, I32, I1 = ir.IntType(64), ir.IntType(32), ir.IntType(1)
-LINE = 64  # bytes of a cache line
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
+from rnnx.engines.cpu.runtime.buffer_pool import LINE
 from rnnx.engines.cpu.runtime.mailbox import MOST_THREADS
 
 # Rough costs in nanoseconds, beside those in `costs`. A cache line moves between cores in 100 to 300 ns.
@@ -16,7 +17,6 @@ _SHARED_LINES = 60  # per such line, many at once
 # before the first of them.
 _FEW_READ, _MANY_READ, _FIRST_READ = 80, 10, 4000
 _STEP = 250  # of a unit-parallel step, beside waiting: unequal speeds, and what threads cannot share
-_LINE = 64  # bytes
 _UNITS = 1.06  # times that of examples: micro-kernels of fewer rows, and in every step, all wait for the slowest thread
 _HAND_OVER = 5_000  # of a job to awake threads
 _SECTION = 20_000  # of a job: claiming one takes a hundredth
@@ -75,7 +75,7 @@ class Work:
             return self._ns(given, self.m, 1)
         if unit_parallel:
             most = -(-self.shares // threads) / self.shares
-            read = self.m * self.read / _LINE * (1 - most)
+            read = self.m * self.read / LINE * (1 - most)
             reading = min(read * _FEW_READ, _FIRST_READ + read * _MANY_READ)
             waiting = self.waits * (given.waiting + _STEP)
             step = waiting + reading + self.m * self.shared_lines * _SHARED_LINES
@@ -86,7 +86,7 @@ class Work:
     def _begin_at_lines(self, threads: int) -> bool:
         """Whether the examples of every slice, in every step, begin at a cache line."""
         begins = (self.m * (i + 1) // threads for i in range(threads))
-        return self.row > 0 and all(j * self.row % _LINE == 0 for j in begins)
+        return self.row > 0 and all(j * self.row % LINE == 0 for j in begins)
 
     def sections(self, threads: int, steps: int) -> int:
         """Return the number of sections for `steps` steps that threads share without waiting for each other.
