@@ -2,6 +2,7 @@
 
 import signal
 import sys
+import time
 import types
 
 import array_api_strict as xp
@@ -336,3 +337,34 @@ def test_a_signal_that_comes_while_ranks_agree_is_kept():
     assert not interrupt.agree(Late())
     assert interrupt.requested
     assert interrupt.agree(ALONE)
+
+
+def test_signals_in_a_burst_interrupt_once(monkeypatch):
+    """Otherwise one of them interrupts the way out, which leaves the handlers in place."""
+    now = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as left, Interrupt():  # noqa: PT012
+        signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+        now = 2.0
+        signal.raise_signal(signal.SIGTERM)
+    assert left.value.code == 128 + signal.SIGTERM
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_no_signal_interrupts_the_way_out(monkeypatch):
+    change, before = signal.signal, signal.getsignal(signal.SIGTERM)
+
+    def interrupted(number, handler):
+        if handler != interrupt._request:
+            interrupt._request(number, None)
+        return change(number, handler)
+
+    interrupt = Interrupt()
+    with interrupt:
+        interrupt._request(signal.SIGTERM, None)
+        monkeypatch.setattr(signal, "signal", interrupted)
+    assert signal.getsignal(signal.SIGTERM) == before

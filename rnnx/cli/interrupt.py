@@ -2,8 +2,10 @@
 
 import contextlib
 import errno
+import math
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,10 +15,14 @@ _SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if
 
 
 class Interrupt:
-    """Turns signals into a request that the training loop checks between steps. A second one interrupts at once."""
+    """Turns signals into a request that the training loop checks between steps. A second one interrupts at once.
+
+    Those that follow within a second count as that one: leaving the run is not interrupted in its turn.
+    """
 
     def __init__(self) -> None:
         self._signal: int | None = None
+        self._interrupted = -math.inf  # when the last interrupt was raised, in seconds
         self._held = False
         self._before: dict[int, Any] = {}
 
@@ -47,6 +53,7 @@ class Interrupt:
         return self
 
     def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        self._held = True
         for number, before in self._before.items():
             signal.signal(number, before or signal.SIG_DFL)
         terminal_closed = isinstance(error, OSError) and error.errno == errno.EIO
@@ -54,9 +61,11 @@ class Interrupt:
             raise SystemExit(self.exit_code) from None
 
     def _request(self, number: int, _frame: object) -> None:
-        if self.requested and not self._held:
+        if not self.requested:
+            self._signal = number
+        elif not self._held and time.monotonic() - self._interrupted > 1:
+            self._interrupted = time.monotonic()
             raise KeyboardInterrupt
-        self._signal = self._signal or number
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
