@@ -151,9 +151,31 @@ def test_numbers_that_are_not_finite_stay_in_their_row(engine, rng):
 def test_a_class_out_of_range_is_none_of_the_classes(engine):
     """The models' own checks come before; an index from elsewhere must not reach memory."""
     y, targets = np.zeros((4, 1, 3)), np.array([[1 << 40, -1, (1 << 32) + 1]])
+    y[1] = 2
     with rnnx.use_engine(engine):
-        _, dy = engines.operations(np).loss(rnnx.functional.losses.CROSS_ENTROPY, y, targets, None)
-    np.testing.assert_allclose(dy, 1 / 12)
+        loss, dy = engines.operations(np).loss(rnnx.functional.losses.CROSS_ENTROPY, y, targets, None)
+    e = np.exp(y - 2)
+    np.testing.assert_allclose(dy, e / e.sum(axis=0) / 3)
+    np.testing.assert_allclose(loss, np.log(e[:, 0, 0].sum()))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("n_y", [1, 8, 13, 33, 64, 65])
+def test_a_row_of_a_loss_has_the_same_bits_alone_and_among_others(dtype, n_y, rng):
+    """Losses of rows are computed in groups. With 64 rows, shares of the mean are exact."""
+    y, targets = (4 * rng.standard_normal((n_y, 4, 16))).astype(dtype), rng.integers(0, n_y, (4, 16))
+    for loss, of in ((rnnx.functional.losses.CROSS_ENTROPY, targets), (SquaredError().rule, y[:, ::-1])):
+        value, dy = CPU.loss(loss, y, of, None)
+        rows = []
+        for t, j in itertools.product(range(16), range(4)):
+            one, own = CPU.loss(loss, *(a[..., j : j + 1, t : t + 1] for a in (y, of)), None)
+            rows.append(float(one))
+            np.testing.assert_array_equal(dy[:, j, t] * 64, own[:, 0, 0])
+        assert_close(value, np.mean(rows), ENGINES_TOLERANCE[dtype])
+        shown = rng.integers(0, 2, (4, 16)).astype(dtype)
+        value, dy = CPU.loss(loss, y, of, None, shown)
+        assert_close(value, np.average(np.reshape(rows, (16, 4)).T, weights=shown), ENGINES_TOLERANCE[dtype])
+        assert not dy[:, shown == 0].any()
 
 
 @pytest.mark.parametrize("dtypes", [("float32",), ("float64",), ("float32", "float64")])

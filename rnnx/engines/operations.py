@@ -23,7 +23,7 @@ Numbers = Mapping[str, Any]
 class Statistic(NamedTuple):
     """A reduction over the n targets of a row."""
 
-    reduction: str  # "sum" or "maximum"
+    reduction: str  # "sum", "maximum", or for classes "target": the value at the target, 0 if there is no such class
     function: Callable[..., Any]  # function(ops, *y, target, *statistics before) -> a value per target
 
 

@@ -7,9 +7,8 @@ from rnnx.engines.operations import Loss, Statistic
 from rnnx.engines.softmax import LARGEST, TOTAL
 
 
-def _at_target(ops: Ops, y: Any, target: Any, largest: Any, _total: Any) -> Any:
-    # A selection instead of a product, because logits may be infinite.
-    return ops.where(target, y - largest, ops.zeros_like(y))
+def _shifted(_ops: Ops, y: Any, _target: Any, largest: Any, _total: Any) -> Any:
+    return y - largest
 
 
 def _log_likelihood(ops: Ops, _largest: Any, total: Any, at_target: Any) -> Any:
@@ -36,7 +35,7 @@ def _square_gradient(_ops: Ops, y: Any, target: Any, _total: Any) -> tuple[Any]:
 # L = log(sum(exp(y))) - y_target
 CROSS_ENTROPY = Loss(
     True,
-    (LARGEST, TOTAL, Statistic("sum", _at_target)),
+    (LARGEST, TOTAL, Statistic("target", _shifted)),
     _log_likelihood,
     _softmax_gradient,
     kept=1,

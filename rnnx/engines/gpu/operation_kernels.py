@@ -208,6 +208,10 @@ def loss_kernel(loss: Loss, weighted: bool) -> tuple[Kernel, str]:
     for k, (reduction, function) in enumerate(loss.statistics):
         trace, largest = Trace(), reduction == "maximum"
         value = function(trace.ops(), *_operands(trace, loss), *trace.symbols("s", k))
+        if reduction == "target":
+            own = ["const i64 i = chosen;", *loads, *trace.lines, f"s{k} = {value.name};"]
+            lines += [f"real s{k} = real(0);", *block("if (chosen >= 0 && chosen < n)", own)]
+            continue
         start = "-real(1) / real(0)" if largest else "real(0)"
         join = f"op_maximum(s{k}, {value.name})" if largest else f"s{k} + {value.name}"
         lines += [f"real s{k} = {start};", *block(each, [*loads, *trace.lines, f"s{k} = {join};"])]

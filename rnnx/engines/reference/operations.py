@@ -71,9 +71,12 @@ class ReferenceOperations:
             statistics: list[Array] = []
             values: list[Array] = []  # per target
             for reduction, function in loss.statistics:
+                value = function(ops, *parts, target, *statistics)
+                if reduction == "target":  # a selection instead of a product, because logits may be infinite
+                    value = ops.where(target, value, ops.zeros_like(value))
+                values.append(value)
                 reduce = xp.max if reduction == "maximum" else xp.sum
-                values.append(function(ops, *parts, target, *statistics))
-                statistics.append(reduce(values[-1], axis=0, keepdims=True))
+                statistics.append(reduce(value, axis=0, keepdims=True))
             operands = parts if loss.kept is None else [values[loss.kept]]
             value, found = loss.value(ops, *statistics), loss.gradient(ops, *operands, target, *statistics)
             dy = found[0] if loss.parts == 1 else xp.concat(list(found), axis=0)
