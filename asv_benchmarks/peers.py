@@ -7,9 +7,10 @@
 
 Each side and shape has a process of its own. In a round, each side has a turn of a fifth of a second, whose result is
 the median of its calls; a table has the medians of the rounds. The speed of a machine varies, so that ratios are those
-of turns of the same round: the median over the rounds. "Of floor" is the rate of the matrix products alone, relative to
-the fastest product, which has turns as well. With one thread, the process is bound to one core. With ``--limit``,
-tables share the seconds, and each takes as many shapes as fit. The last table compares with the targets in
+of turns of the same round: the median over the rounds. Where other guests of the machine disturb most rounds, look at
+the fastest turns: the ratio of the shortest time of each side. "Of floor" is the rate of the matrix products alone,
+relative to the fastest product, which has turns as well. With one thread, the process is bound to one core. With
+``--limit``, tables share the seconds, and each takes as many shapes as fit. The last table compares with the targets in
 `peer_plan.py`.
 """
 
@@ -22,6 +23,7 @@ from importlib.util import find_spec
 
 import numpy as np
 from peer_plan import BY_ARITHMETIC, OF_FLOOR, PLAN, by_arithmetic, targets
+from peer_plot import draw
 from peer_sides import SIDES
 from product_rate import fastest_product, product, product_flops
 from shared import added_mib, child, flops, geometric_mean, parsed_sizes, use_one_core, versions
@@ -30,6 +32,7 @@ from turns import medians_in_turn
 FLOOR = "fastest product"
 _MODULES = {"keras": "tensorflow", "rnnx_f": "rnnx", "course": "numpy"}  # of other peers, the name itself
 _SUMMARY = ("table", "threads", "peer", "shapes", "geometric mean", "target", "worst", "target", "of floor", "peer's")
+_SUMMARY += ("fastest turns: mean", "worst")
 
 
 def timed(side, job, cell, dtype, size, one_thread):
@@ -113,6 +116,10 @@ class Results:
     def ratios(self, peer):
         return [self._ratio(peer, self.sides[0], size) for size in self.sizes]
 
+    def ratios_of_fastest(self, peer):
+        """Return the shortest times of a peer divided by those of the first side."""
+        return [min(self.runs[peer, size]) / min(self.runs[self.sides[0], size]) for size in self.sizes]
+
     def of_floor(self, side, sizes):
         """Return the rates of a side's products divided by that of the fastest one."""
         shares = {size: flops(*self.table[:2], size) / self.product_flops for size in sizes}
@@ -130,6 +137,8 @@ class Results:
         columns = [[f"{ms:.4g}" for ms in self.ms[side].values()] for side in self.sides]
         columns += [[f"{ratio:.2f}" for ratio in self.ratios(peer)] for peer in peers]
         if self.timed:
+            titles += [f"fastest turns: {peer} / {self.sides[0]}" for peer in peers]
+            columns += [[f"{ratio:.2f}" for ratio in self.ratios_of_fastest(peer)] for peer in peers]
             titles += [f"of floor: {side}" for side in self.sides]
             columns += [[f"{share:.0%}" for share in self.of_floor(side, self.sizes)] for side in self.sides]
         print(f"| (n_x, n_a, m, T_x) | {' | '.join(titles)} |\n" + "|---" * (len(titles) + 1) + "|")
@@ -142,8 +151,10 @@ class Results:
         rows = []
         for peer in self.sides[1:] if self.sizes else []:
             ratios, (mean, worst) = self.ratios(peer), targets(self.table, peer, self.one_thread)
+            fastest = self.ratios_of_fastest(peer)
             shares = [geometric_mean(self.of_floor(side, large)) if large else None for side in (self.sides[0], peer)]
             values = len(ratios), geometric_mean(ratios), mean, min(ratios), worst, *shares
+            values += geometric_mean(fastest), min(fastest)
             rows.append((self.title, self.threads, peer, *values))
         return rows
 
@@ -152,50 +163,22 @@ class Results:
         table = {"job": self.table.job, "cell": self.table.cell, "dtype": self.table.dtype, "threads": self.threads}
         texts = {side: {str(size): ms for size, ms in found.items()} for side, found in self.ms.items()}
         ratios = {peer: dict(zip(map(str, self.sizes), self.ratios(peer), strict=True)) for peer in self.sides[1:]}
-        return {**table, "rates": self.rates, "medians": texts, "ratios": ratios, "summary": self.summary()}
+        turns = {side: {str(size): self.runs[side, size] for size in self.sizes} for side in self.sides}
+        found = {"rates": self.rates, "turns": turns, "medians": texts, "ratios": ratios, "summary": self.summary()}
+        return table | found
 
 
 def print_summary(rows):
     """Print geometric means and worst ratios beside the targets, which are marked where they are missed."""
     print(f"\n**Summary**; shares of the floor at {BY_ARITHMETIC}, target {OF_FLOOR:.0%}; (!) misses the target\n")
     print(f"| {' | '.join(_SUMMARY)} |\n" + "|---" * len(_SUMMARY) + "|")
-    for title, threads, peer, n, mean, mean_target, worst, worst_target, share, its_share in rows:
+    for title, threads, peer, n, mean, mean_target, worst, worst_target, share, its_share, *of_fastest in rows:
         cells = [title, threads, peer, str(n)]
         for value, target in ((mean, mean_target), (worst, worst_target)):
             cells += [f"{value:.2f}{' (!)' if target and value < target else ''}", f"{target:.2f}" if target else ""]
         cells += ["" if share is None else f"{share:.0%}{' (!)' if share < OF_FLOOR else ''}"]
-        cells += ["" if its_share is None else f"{its_share:.0%}"]
+        cells += ["" if its_share is None else f"{its_share:.0%}", *(f"{ratio:.2f}" for ratio in of_fastest)]
         print(f"| {' | '.join(cells)} |")
-
-
-_NAMES = {"lstm": "LSTM", "gru": "GRU", "gru_reset_after": "GRU (reset after)", "rnn": "RNN"}
-
-
-def draw(source, target):
-    """Plot the ratio over the size, with one line per table."""
-    from rnnx import plots
-    from rnnx.plots import style
-
-    with open(source) as file:
-        tables = [t for t in json.load(file) if t["job"] in ("step", "inference") and t["ratios"].get("torch")]
-    with style.style():
-        figure = style.new_figure(8, 4.5)
-        axes = figure.subplots()
-        for table in tables:
-            points = sorted(
-                (flops(table["job"], table["cell"], json.loads(f"[{size[1:-1]}]")) / 1e6, ratio)
-                for size, ratio in table["ratios"]["torch"].items()
-            )
-            label = f"{_NAMES[table['cell']]}, {table['job']}, {table['dtype']}"
-            label += ", one thread" if table.get("threads") == "one" else ""
-            axes.plot(*zip(*points, strict=True), marker="o", markersize=4, linewidth=1, label=label)
-        axes.axhline(1, color="gray", linewidth=1)
-        axes.set(xscale="log", yscale="log", ylabel="time of torch / time of rnnx")
-        axes.set_xlabel("million floating-point operations")
-        axes.set_yticks(ticks := [0.8, 1, 1.5, 2, 3, 5, 10, 20, 30], labels=[f"{tick:g}" for tick in ticks])
-        axes.minorticks_off()
-        axes.legend()
-    plots.save(figure, target)
 
 
 def chosen(options):
