@@ -11,7 +11,7 @@ from rnnx.models import Masks
 from rnnx.models.masks import dropped
 
 DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16])
-SHAPES = pytest.mark.parametrize("shape", [(5, 3, 4), (8, 2, 1), (1, 1, 3), (33, 17, 2), (128, 40, 3)])
+SHAPES = pytest.mark.parametrize("shape", [(5, 3, 4), (8, 2, 1), (1, 1, 3), (33, 17, 2), (25, 9, 2), (128, 40, 3)])
 
 
 @DTYPES

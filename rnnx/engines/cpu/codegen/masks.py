@@ -3,7 +3,7 @@
 J. Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011: four 64-bit words are a function of a key and
 a counter. NumPy increases the first word of the counter before every block of four, and splits words into 32-bit
 halves, the low one first, whose high 24 bits are a number from 0 to 1. With AVX-512, vectors hold the words of eight
-blocks.
+blocks; two such vectors alternate, because each instruction needs the result of the one before.
 """
 
 import functools
@@ -16,7 +16,7 @@ from rnnx.engines.cpu.codegen import leaves
 from rnnx.engines.cpu.codegen.ir import I32, I64, Function, features, integers
 
 _NUMBERS = 8  # per block
-_BLOCKS = 8  # at once
+_BLOCKS = 16, 8  # at once
 _ROUNDS = 10
 _MULTIPLIERS = 0xD2E7470EE14C6C93, 0xCA5A826395121157
 _INCREMENTS = 0x9E3779B97F4A7C15, 0xBB67AE8584CAA73B  # of the key from round to round
@@ -96,10 +96,13 @@ class _Kernel:
         with f.loop(a.steps) as step:
             done = I64(0)
             if features().get("avx512dq"):
-                done = f.build.and_(a.size, I64(-_BLOCKS * _NUMBERS))
-                with f.loop(done, step=_BLOCKS * _NUMBERS) as i:
-                    for k, halves in enumerate(_halves_of_blocks(f, _philox(f, keys, self._counter(step, i, _BLOCKS)))):
-                        use(self._drawn(step, f.sum(i, k * halves.type.count), halves))
+                for blocks in _BLOCKS:
+                    whole = f.build.and_(a.size, I64(-blocks * _NUMBERS))
+                    with f.loop(whole, done, blocks * _NUMBERS) as i:
+                        words = _philox(f, keys, self._counter(step, i, blocks))
+                        for k, halves in enumerate(_halves_of_blocks(f, words)):
+                            use(self._drawn(step, f.sum(i, k * halves.type.count), halves))
+                    done = whole
             for i, inside in self._blocks(done):
                 use(self._drawn(step, i, _halves(f, _philox(f, keys, self._counter(step, i, 1))), inside))
         f.end()
@@ -138,8 +141,8 @@ class _Kernel:
         f = self.f
         block, step = f.sum(f.build.lshr(i, I64(3)), 1), f.sum(f.arguments.start, step)
         if blocks > 1:
-            every = f.build.add(_spread(f, block), integers(I64, *range(blocks)))
-            block = f.build.and_(every, _every(_LOW))  # so that LLVM knows that it is small
+            every = f.build.add(_spread(f, block, blocks), integers(I64, *range(blocks)))
+            block = f.build.and_(every, _every(_LOW, blocks))  # so that LLVM knows that it is small
         return [block, None, None, step]
 
     def _drawn(self, step: ir.Value, i: ir.Value, halves: ir.Value, inside: ir.Value | None = None) -> _Place:
@@ -161,18 +164,18 @@ def _philox(f: Function, keys: ir.Value, counter: list[_Word]) -> list[ir.Value]
 
 def _xor(f: Function, *words: _Word) -> ir.Value:
     given = [word for word in words if word is not None]
-    is_vector = [word.type is not I64 for word in given]
-    if any(is_vector):
-        given = [word if is_one else _spread(f, word) for word, is_one in zip(given, is_vector, strict=True)]
+    blocks = max(getattr(word.type, "count", 1) for word in given)
+    if blocks > 1:
+        given = [_spread(f, word, blocks) if word.type is I64 else word for word in given]
     return functools.reduce(f.build.xor, given)
 
 
-def _spread(f: Function, word: ir.Value) -> ir.Value:
-    return f.of_lanes(_BLOCKS).spread(word, I64)
+def _spread(f: Function, word: ir.Value, blocks: int) -> ir.Value:
+    return f.of_lanes(blocks).spread(word, I64)
 
 
-def _every(number: int) -> ir.Constant:
-    return integers(I64, *[number] * _BLOCKS)
+def _every(number: int, blocks: int) -> ir.Constant:
+    return integers(I64, *[number] * blocks)
 
 
 def _product(build: ir.IRBuilder, word: _Word, factor: int) -> tuple[_Word, _Word]:
@@ -187,19 +190,20 @@ def _product(build: ir.IRBuilder, word: _Word, factor: int) -> tuple[_Word, _Wor
 
 def _product_of_halves(build: ir.IRBuilder, words: ir.Value, factor: int) -> tuple[ir.Value, ir.Value]:
     """Return what `_product` does for vectors, whose instructions multiply halves of words."""
+    mask, half, *factors = (_every(number, words.type.count) for number in (_LOW, 32, factor & _LOW, factor >> 32))
 
     def low(value: ir.Value) -> ir.Value:
-        return build.and_(value, _every(_LOW))
+        return build.and_(value, mask)
 
     def high(value: ir.Value) -> ir.Value:
-        return build.lshr(value, _every(32))
+        return build.lshr(value, half)
 
-    halves, factors = (low(words), high(words)), (_every(factor & _LOW), _every(factor >> 32))
-    (last, middle), (other, first) = ([build.mul(half, one) for half in halves] for one in factors)
+    halves = low(words), high(words)
+    (last, middle), (other, first) = ([build.mul(part, one) for part in halves] for one in factors)
     middle = build.add(middle, high(last))
     other = build.add(other, low(middle))
-    of_low = build.or_(build.shl(other, _every(32)), low(last))
-    return of_low, build.add(build.add(first, high(middle)), high(other))
+    result = build.or_(build.shl(other, half), low(last))
+    return result, build.add(build.add(first, high(middle)), high(other))
 
 
 def _halves(f: Function, words: list[ir.Value]) -> ir.Value:
@@ -213,12 +217,10 @@ def _halves(f: Function, words: list[ir.Value]) -> ir.Value:
 
 def _halves_of_blocks(f: Function, words: list[ir.Value]) -> list[ir.Value]:
     """Return the halves of the words of all blocks, in order, those of two blocks in each vector."""
-    pairs = [f.joined(words[k : k + 2]) for k in (0, 2)]
+    pairs, blocks = [f.joined(words[k : k + 2]) for k in (0, 2)], words[0].type.count
     found = []
-    for block in range(0, _BLOCKS, 2):
-        places = [
-            2 * _BLOCKS * pair + _BLOCKS * word + b for b in (block, block + 1) for pair in (0, 1) for word in (0, 1)
-        ]
+    for block in range(0, blocks, 2):
+        places = [blocks * word + b for b in (block, block + 1) for word in range(4)]
         of_two = f.build.shuffle_vector(*pairs, integers(I32, *places))
         found.append(f.build.bitcast(of_two, ir.VectorType(I32, 2 * len(places))))
     return found
