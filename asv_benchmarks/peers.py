@@ -151,10 +151,10 @@ class Results:
         rows = []
         for peer in self.sides[1:] if self.sizes else []:
             ratios, (mean, worst) = self.ratios(peer), targets(self.table, peer, self.one_thread)
-            fastest = self.ratios_of_fastest(peer)
+            fastest = self.ratios_of_fastest(peer) if self.timed else None
             shares = [geometric_mean(self.of_floor(side, large)) if large else None for side in (self.sides[0], peer)]
             values = len(ratios), geometric_mean(ratios), mean, min(ratios), worst, *shares
-            values += geometric_mean(fastest), min(fastest)
+            values += (geometric_mean(fastest), min(fastest)) if fastest else (None, None)
             rows.append((self.title, self.threads, peer, *values))
         return rows
 
@@ -177,7 +177,8 @@ def print_summary(rows):
         for value, target in ((mean, mean_target), (worst, worst_target)):
             cells += [f"{value:.2f}{' (!)' if target and value < target else ''}", f"{target:.2f}" if target else ""]
         cells += ["" if share is None else f"{share:.0%}{' (!)' if share < OF_FLOOR else ''}"]
-        cells += ["" if its_share is None else f"{its_share:.0%}", *(f"{ratio:.2f}" for ratio in of_fastest)]
+        cells += ["" if its_share is None else f"{its_share:.0%}"]
+        cells += ["" if ratio is None else f"{ratio:.2f}" for ratio in of_fastest]
         print(f"| {' | '.join(cells)} |")
 
 

@@ -87,11 +87,13 @@ def test_a_limit_of_seconds_ends_the_table(peers, capsys):
     assert "0 of 20 shapes within the limit" in capsys.readouterr().out
 
 
-def test_memory_is_measured_with_the_threads_of_the_table(peers):
+def test_memory_is_measured_with_the_threads_of_the_table(peers, capsys):
     processes = peers("--jobs", "memory", "--shapes", "3,4,2,5", "--rounds", "1", "--threads", "one", "all")
     assert [(*p[:1], *p[-2:]) for p in processes] == [
         ("rnnx", True, 1), ("torch", True, 1), ("rnnx", False, None), ("torch", False, None)
     ]  # fmt: skip
+    *_, row = capsys.readouterr().out.splitlines()
+    assert row.split(" | ")[3:] == ["1", "1.00", "", "1.00", "", "", "", "", " |"]  # nothing of turns
 
 
 def test_sides_have_turns(peers):
