@@ -7,7 +7,8 @@ from rnnx.engines.operations import Loss, Statistic
 from rnnx.engines.softmax import LARGEST, TOTAL
 
 
-def _shifted(_ops: Ops, y: Any, _target: Any, largest: Any, _total: Any) -> Any:
+def shifted(_ops: Ops, y: Any, _target: Any, largest: Any, *_others: Any) -> Any:
+    """Return y minus the largest one of the row."""
     return y - largest
 
 
@@ -35,7 +36,7 @@ def _square_gradient(_ops: Ops, y: Any, target: Any, _total: Any) -> tuple[Any]:
 # L = log(sum(exp(y))) - y_target
 CROSS_ENTROPY = Loss(
     True,
-    (LARGEST, TOTAL, Statistic("target", _shifted)),
+    (LARGEST, TOTAL, Statistic("target", shifted)),
     _log_likelihood,
     _softmax_gradient,
     kept=1,

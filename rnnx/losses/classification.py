@@ -10,12 +10,8 @@ from rnnx.cells.vocabulary import Ops
 from rnnx.engines.operations import Loss as RowLoss
 from rnnx.engines.operations import Statistic
 from rnnx.functional.activations import softmax
-from rnnx.functional.losses import CROSS_ENTROPY
+from rnnx.functional.losses import CROSS_ENTROPY, shifted
 from rnnx.losses.loss import Loss
-
-
-def _shifted(_ops: Ops, y: Any, _target: Any, largest: Any, *_others: Any) -> Any:
-    return y - largest
 
 
 def _one(ops: Ops, y: Any, *_others: Any) -> Any:
@@ -75,7 +71,7 @@ class CrossEntropy(Loss):
         """The loss as engines compute it."""
         if not self.label_smoothing:
             return CROSS_ENTROPY
-        statistics = (*CROSS_ENTROPY.statistics, Statistic("sum", _shifted), Statistic("sum", _one))
+        statistics = (*CROSS_ENTROPY.statistics, Statistic("sum", shifted), Statistic("sum", _one))
         of_row, gradient = _SmoothedValue(self.label_smoothing), _SmoothedGradient(self.label_smoothing)
         return RowLoss(True, statistics, of_row, gradient, kept=CROSS_ENTROPY.kept)
 
