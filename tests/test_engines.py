@@ -26,7 +26,7 @@ from rnnx.engines.cpu.descriptor.builder import PassKey
 from rnnx.engines.cpu.descriptor.forward import ForwardPass
 from rnnx.engines.cpu.runtime import thread_policy, thread_pool
 from rnnx.engines.cpu.runtime.thread_policy import use_policy
-from rnnx.engines.cpu.runtime.work import Work
+from rnnx.engines.cpu.runtime.work import Work, cache_bytes
 from rnnx.engines.protocol import Tape
 from rnnx.functional import schedule, signatures
 
@@ -139,6 +139,29 @@ def test_nothing_past_the_callers_arrays_is_read(name, dtype, rng):
                 actual, _ = run(problem, lambda a, order=order: guarded(a, order))
                 for key, value in expected.items():
                     assert_close(actual[key], value, ENGINES_TOLERANCE[dtype], f"{key} {sizes} {order}")
+
+
+@pytest.mark.parametrize("has_lengths", [False, True])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_arrays_larger_than_the_cache(dtype, has_lengths, rng):
+    """They are written past it if their rows are whole cache lines, with the same bits in every layout."""
+    n, m = 512 // np.dtype(dtype).itemsize, 5
+    n_steps = cache_bytes() // (512 * m) + 2
+    lengths = [n_steps, n_steps - 1, 3, 0, 40] if has_lengths else None
+    problem = make_problem(rnnx.CELLS["lstm"], rng, n, n, m, n_steps, lengths=lengths, scale=0.05).astype(dtype)
+    policies = (1, False), (3, False), (3, True)
+    found = {}
+    for policy, order in itertools.product(policies, "CF"):
+        with rnnx.use_engine("cpu"), use_policy(lambda work, policy=policy: policy):
+            found[policy, order], _ = run(problem, lambda a, order=order: np.array(a, order=order))
+            extra = {"lengths": lengths, "keep_caches": False}
+            states, _, _ = rnnx.recurrent_forward("lstm", problem.x, problem.s0, problem.parameters, **extra)
+        for name, state in zip(problem.cell.states, states, strict=True):  # without caches, these are no copies
+            np.testing.assert_array_equal(found[policy, order][name], state)
+    first = found[policies[0], "F"]
+    for way, results in found.items():
+        for name, value in first.items():
+            np.testing.assert_array_equal(results[name], value, err_msg=f"{name} {way}")
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

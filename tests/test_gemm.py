@@ -15,6 +15,7 @@ from rnnx.engines.cpu import dense
 from rnnx.engines.cpu.codegen import direct, gemm, ir, leaves
 from rnnx.engines.cpu.codegen.copy import emit_copies
 from rnnx.engines.cpu.runtime import object_cache, tuning
+from rnnx.engines.cpu.runtime.buffer_pool import LINE, aligned
 from rnnx.engines.cpu.runtime.thread_policy import use_policy
 from rnnx.engines.cpu.runtime.tuning import panel_vectors
 
@@ -208,6 +209,7 @@ def test_the_next_micro_panel_is_prefetched():
 
 COPIES = {"transpose": leaves.TRANSPOSE, "copy": leaves.COPY, "add_rows": leaves.ADD_ROWS}
 COPIES |= {"transpose_masked": leaves.TRANSPOSE, "copy_masked": leaves.COPY}
+PAST_THE_CACHE = {"transpose_nontemporal": leaves.TRANSPOSE, "copy_rows_nontemporal": leaves.COPY_ROWS}
 
 
 @lru_cache
@@ -227,6 +229,28 @@ def test_transpose(dtype, count, n):
         np.testing.assert_array_equal(out[:n, :count], source[:, :n].T)
         assert np.isnan(out[n]).all()
         assert np.isnan(out[:n, count if name == "transpose_masked" else lanes :]).all()
+
+
+@pytest.mark.skipif(ir.machine().vector_bytes != LINE, reason="a vector does not fill a cache line")
+@pytest.mark.parametrize("dtype", DTYPES)
+@given(rows=st.integers(0, 9), n=st.integers(0, 70))
+def test_copies_past_the_cache(dtype, rows, n):
+    copies, lanes = functions(lambda m: emit_copies(m, dtype), PAST_THE_CACHE), ir.lanes(dtype)
+    source = np.random.default_rng(n).standard_normal((lanes, n + 3)).astype(dtype)
+    out = aligned((n + 1) * 2 * LINE).view(dtype).reshape(n + 1, 2 * lanes)
+    out[...] = np.nan
+    copies["transpose_nontemporal"](source, source.strides[0], lanes, n, out, out.strides[0])
+    np.testing.assert_array_equal(out[:n, :lanes], source[:, :n].T)
+    assert np.isnan(out[n]).all()
+    assert np.isnan(out[:, lanes:]).all()
+    source, order = np.random.default_rng(n).standard_normal((9, 2 * lanes)).astype(dtype), np.arange(9)[::-1].copy()
+    target = aligned(10 * 2 * LINE).view(dtype).reshape(10, 2 * lanes)
+    target[...] = np.nan
+    row = target.strides[0]
+    copies["copy_rows_nontemporal"](source, row, rows, 2, 0, target, row, order, order)
+    np.testing.assert_array_equal(target[9 - rows : 9], source[9 - rows :])
+    assert np.isnan(target[: 9 - rows]).all()
+    assert np.isnan(target[9]).all()
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -6,29 +6,44 @@ from typing import Any
 from llvmlite import ir
 
 from rnnx.engines.cpu.codegen import leaves
-from rnnx.engines.cpu.codegen.ir import I32, I64, Function, integers
+from rnnx.engines.cpu.codegen.ir import I32, I64, Function, integers, machine
+from rnnx.engines.cpu.runtime.buffer_pool import LINE
+
+_PLAIN, _MASKED, _NONTEMPORAL = "", "_masked", "_nontemporal"
 
 
 def emit_copies(module: ir.Module, dtype: Any) -> None:
-    """Emit copy, copy_rows and transpose, which have masked variants, and add_rows."""
-    for masked in (False, True):
-        _transpose(module, dtype, masked)
-        for name, arguments in (("copy", leaves.COPY), ("copy_rows", leaves.COPY_ROWS)):
-            _copy(module, name, arguments, dtype, masked)
+    """Emit copy, copy_rows and transpose, which have masked variants, and add_rows. Where a vector fills a cache line,
+    there are also variants of copy_rows and transpose for whole lines, which are written past the cache.
+    """
+    for variant in (_PLAIN, _MASKED, *([_NONTEMPORAL] if machine().vector_bytes == LINE else [])):
+        _transpose(module, dtype, variant)
+        _copy(module, "copy_rows", leaves.COPY_ROWS, dtype, variant)
+    for variant in (_PLAIN, _MASKED):
+        _copy(module, "copy", leaves.COPY, dtype, variant)
     _add_rows(module, dtype)
 
 
-def _transpose(module: ir.Module, dtype: Any, masked: bool) -> None:
-    f = Function(module, "transpose_masked" if masked else "transpose", leaves.TRANSPOSE, dtype, public=True)
+def _store(f: Function, vector: ir.Value, address: ir.Value, mask: ir.Value | None, variant: str) -> None:
+    if variant != _NONTEMPORAL:
+        f.store_vector(vector, address, mask)
+        return
+    stored = f.build.store(vector, f.pointer(address, f.vector))
+    stored.align = LINE
+    stored.set_metadata("nontemporal", f.module.add_metadata([I32(1)]))
+
+
+def _transpose(module: ir.Module, dtype: Any, variant: str) -> None:
+    f = Function(module, f"transpose{variant}", leaves.TRANSPOSE, dtype, public=True)
     a = f.arguments
     last = f.sum(a.count, -1)
     rows = [f.sum(a.source, f.times(a.source_row, f.least(r, last))) for r in range(f.lanes)]
-    mask = f.first_lanes(a.count) if masked else None
+    mask = f.first_lanes(a.count) if variant == _MASKED else None
     whole = f.build.sub(a.n, f.build.srem(a.n, I64(f.lanes)))
     with f.loop(whole, step=f.lanes) as k:
         block = [f.load_vector(f.sum(row, f.times(k, f.itemsize))) for row in rows]
         for i, vector in enumerate(transposed(f, block)):
-            f.store_vector(vector, f.sum(a.target, f.times(f.sum(k, i), a.target_row)), mask)
+            _store(f, vector, f.sum(a.target, f.times(f.sum(k, i), a.target_row)), mask, variant)
     # Transpose the remainder in a square on the stack.
     square = f.build.ptrtoint(f.build.alloca(f.vector, f.lanes), I64)
     with f.loop(a.n, whole, f.lanes) as k:
@@ -38,7 +53,7 @@ def _transpose(module: ir.Module, dtype: Any, masked: bool) -> None:
             f.store_vector(vector, f.sum(square, i * f.lanes * f.itemsize))
         with f.loop(f.build.sub(a.n, k)) as i:
             vector = f.load_vector(f.sum(square, f.times(i, f.lanes * f.itemsize)))
-            f.store_vector(vector, f.sum(a.target, f.times(f.sum(k, i), a.target_row)), mask)
+            _store(f, vector, f.sum(a.target, f.times(f.sum(k, i), a.target_row)), mask, variant)
     f.end()
 
 
@@ -59,8 +74,8 @@ def transposed(f: Function, block: list[ir.Value]) -> list[ir.Value]:
     return block
 
 
-def _copy(module: ir.Module, name: str, arguments: Sequence[str], dtype: Any, masked: bool) -> None:
-    f = Function(module, f"{name}_masked" if masked else name, arguments, dtype, public=True)
+def _copy(module: ir.Module, name: str, arguments: Sequence[str], dtype: Any, variant: str) -> None:
+    f = Function(module, f"{name}{variant}", arguments, dtype, public=True)
     a = f.arguments
     own = f.build.ptrtoint(f.build.alloca(I64), I64)  # holds r, for rows without a list
 
@@ -79,10 +94,11 @@ def _copy(module: ir.Module, name: str, arguments: Sequence[str], dtype: Any, ma
     with f.loop(a.rows) as r:
         source, target = row("source", r), row("target", r)
         with f.loop(whole) as v:
-            f.store_vector(f.load_vector(f.sum(source, f.times(v, size))), f.sum(target, f.times(v, size)))
+            vector = f.load_vector(f.sum(source, f.times(v, size)))
+            _store(f, vector, f.sum(target, f.times(v, size)), None, variant)
         with f.loop(a.vectors, whole) as v:
             vector = f.load_vector(f.sum(source, f.times(v, size)), mask)
-            f.store_vector(vector, f.sum(target, f.times(v, size)), mask if masked else None)
+            f.store_vector(vector, f.sum(target, f.times(v, size)), mask if variant == _MASKED else None)
     f.end()
 
 

@@ -195,6 +195,12 @@ def prefetch_to_write(builder: ir.IRBuilder, address: ir.Value) -> None:
 
 
 @_of_integers(types.void)
+def fence(builder: ir.IRBuilder) -> None:
+    """Order all loads and stores before and after, also stores that bypass the cache."""
+    builder.fence("seq_cst")
+
+
+@_of_integers(types.void)
 def pause(builder: ir.IRBuilder) -> None:
     """Emit the CPU's spin-loop hint."""
     processor = binding.get_process_triple().split("-")[0]

@@ -38,6 +38,9 @@ COPY = ("source", "source_row", "rows", "vectors", "tail", "target", "target_row
 COPY_ROWS = (*COPY, "source_list", "target_list")
 # target[k, r] = source[r, k] for r < count <= L and k < n. Rows of the target are written as whole vectors, padded with
 # copies; transpose_masked writes only `count` numbers of each.
+# Stores of the variants copy_rows_nontemporal and transpose_nontemporal bypass the cache, so that no line is read
+# before it is overwritten. They must fill cache lines: the target begins at one, rows are multiples of lines, and
+# nothing is masked. Other threads see them after a fence.
 TRANSPOSE = ("source", "source_row", "count", "n", "target", "target_row")
 # sums += the sum of all rows.
 ADD_ROWS = ("source", "source_row", "rows", "vectors", "sums")

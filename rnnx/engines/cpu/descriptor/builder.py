@@ -25,6 +25,7 @@ from rnnx.engines.cpu.runtime.buffer_pool import LINE, address, addresses, give_
 from rnnx.engines.cpu.runtime.objects import DATA, READABLE, address_of_items, enter
 from rnnx.engines.cpu.runtime.thread_pool import Task
 from rnnx.engines.cpu.runtime.tuning import panel_vectors
+from rnnx.engines.cpu.runtime.work import cache_bytes
 from rnnx.engines.protocol import Call
 
 # The workspace of jobs that hold Python's lock, of which only one runs at a time. A template keeps the one that was
@@ -148,7 +149,7 @@ class Template:
         # A row of zeros, as wide as that of a joint gradient. Sizes are rounded up, so that few are cached.
         widest = self.n_x + max(self.n, *(max(w.units(self.n), w.columns(self.n)) for w in wiring(key.cell)))
         self._zeros = _zeros(1 << (widest * self.item + 2 * LINE).bit_length())
-        self.fields: Fields = {**copies(dtype), "zeros": address(self._zeros)}
+        self.fields: Fields = {**copies(dtype), "zeros": address(self._zeros), "cache": cache_bytes()}
         self.fields |= {"n_steps": self.n_steps, "m": self.m, "n_x": self.n_x, "indices": self.indices}
         self.fields |= {"item": self.item, "lanes": self.lanes, "unit_parallel": unit_parallel, "chunk": 1}
         self.fields["per_thread"] = per_thread

@@ -30,6 +30,8 @@ PASS = record(
     "wide",  # the offset of a vector of columns of the weights, to pack in a small format
     "copy copy_masked copy_rows copy_rows_masked",  # addresses of the functions in `codegen.copy`
     "transpose transpose_masked add_rows",
+    "copy_rows_nontemporal transpose_nontemporal",  # 0 where there are none
+    "cache",  # bytes of the L2 cache
     "nv product",  # micro-panels of columns other than gates: their vectors, and the product
     "x x_row x_step",  # (T, m, n_x), or (T, m) indices
     "dx",  # (T, m, n_x), or 0 if not needed

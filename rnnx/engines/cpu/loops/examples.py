@@ -5,8 +5,9 @@ ascending order. What a pass keeps to itself, such as both sides and their cotan
 another; public arrays have the rows of all examples.
 """
 
-from rnnx.engines.cpu.codegen.intrinsics import call_copy, call_copy_rows, load, store
+from rnnx.engines.cpu.codegen.intrinsics import call_copy, call_copy_rows, fence, load, store
 from rnnx.engines.cpu.loops.records import argument_of, function, output_of
+from rnnx.engines.cpu.runtime.buffer_pool import LINE
 
 
 @function
@@ -96,6 +97,31 @@ def move_rows(p, columns, source, source_list, target, target_list, rows, v0, v1
         tail=columns % p.lanes if v1 * p.lanes > columns else 0, target=target + at, target_row=row,
         source_list=source_list, target_list=target_list,
     )  # fmt: skip
+
+
+@function
+def bypasses_cache(p, target, row, size):
+    """Return whether an array of `size` bytes is written past the cache: it would not stay there until it is read, and
+    has rows of whole cache lines.
+    """
+    return p.transpose_nontemporal != 0 and size > p.cache and target % LINE == 0 and row % LINE == 0
+
+
+@function
+def copy_output(p, output, units, t, examples, count, u0, u1):
+    """Copy units of a state after step t to where the caller wants them."""
+    row = units * p.item
+    at = t * p.m * row
+    source, target = output.source + at, output.target + at
+    if bypasses_cache(p, output.target, row, p.n_steps * p.m * row):
+        column = u0 * p.lanes * p.item
+        call_copy_rows(
+            p.copy_rows_nontemporal, source=source + column, source_row=row, rows=count, vectors=u1 - u0, tail=0,
+            target=target + column, target_row=row, source_list=examples, target_list=examples,
+        )  # fmt: skip
+        fence()
+    else:
+        move_rows(p, units, source, examples, target, examples, count, u0, u1)
 
 
 @function

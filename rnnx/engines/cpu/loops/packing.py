@@ -1,8 +1,8 @@
 """Preparation of a pass, for Numba: packing weights, conversion to time-major layout."""
 
 from rnnx.engines.cpu.codegen.gemm import KC
-from rnnx.engines.cpu.codegen.intrinsics import call_add_rows, call_copy, call_narrow, call_transpose
-from rnnx.engines.cpu.loops.examples import end_of, share, vectors_of
+from rnnx.engines.cpu.codegen.intrinsics import call_add_rows, call_copy, call_narrow, call_transpose, fence
+from rnnx.engines.cpu.loops.examples import bypasses_cache, end_of, share, vectors_of
 from rnnx.engines.cpu.loops.records import conversion_of, copy_of, function, gate_of
 
 
@@ -180,14 +180,18 @@ def to_time_major(p, c, j0, j1):
     """Convert examples j0 ... j1 - 1 of a public array to (T, m, features), zero past each length."""
     row, tail, vectors = c.features * p.item, c.features % p.lanes, vectors_of(p, c.features)
     along_features = c.feature_stride == p.item
+    bypasses = bypasses_cache(p, c.target, row, p.n_steps * p.m * row)
+    whole = p.transpose_nontemporal if bypasses else p.transpose
     for v in range(0 if along_features else vectors):
         count = min(p.lanes, c.features - v * p.lanes)
         for j in range(j0, j1):
             call_transpose(
-                p.transpose if count == p.lanes else p.transpose_masked,
+                whole if count == p.lanes else p.transpose_masked,
                 source=c.source + j * c.example_stride + v * p.lanes * c.feature_stride, source_row=c.feature_stride,
                 count=count, n=end_of(p, j), target=c.target + j * row + v * p.lanes * p.item, target_row=p.m * row,
             )  # fmt: skip
+    if bypasses:
+        fence()
     for j in range(j0, j1):
         end, target = end_of(p, j), c.target + j * row
         if along_features:

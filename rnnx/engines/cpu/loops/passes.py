@@ -17,6 +17,7 @@ from rnnx.engines.cpu.descriptor.fields import DZ, ZH, ZX
 from rnnx.engines.cpu.loops.examples import (
     consecutive,
     copy_final,
+    copy_output,
     list_rows,
     move_rows,
     next_end,
@@ -83,10 +84,8 @@ def elementwise(p, stage, arguments, z, z_row, zh, zh_row, t, dz, examples, coun
     header, row = header_at(arguments), stage.n * p.item
     header.row, header.zx_row, header.zh_row, header.examples = row, z_row, zh_row, examples
     run_kernel(p, stage, arguments, z, zh, t, dz, count, u0, u1)
-    at = t * p.m * row
     for i in range(stage.n_outputs):  # the caller's copies of the states
-        output = output_of(stage, i)
-        move_rows(p, stage.n, output.source + at, examples, output.target + at, examples, count, u0, u1)
+        copy_output(p, output_of(stage, i), stage.n, t, examples, count, u0, u1)
 
 
 @function
