@@ -87,6 +87,20 @@ def test_shares_of_unequal_size():
     assert odd == pytest.approx(4 / 3 * even, rel=0.01)
 
 
+def test_two_slices_per_thread_where_they_take_hardly_longer():
+    def slices(n=100, m=50, threads=2, n_steps=30):
+        weights = 4 * n * n
+        work = Work(n_steps, m, n_steps * m * 2 * weights, 0, 0, 0, True, 4 * n, weights)
+        return work.slices_per_thread(threads, n_steps)
+
+    assert slices() == slices(m=32) == slices(m=512, threads=16) == 2
+    assert slices(threads=1) == 1
+    assert slices(m=31) == 1  # of fewer than eight rows
+    assert slices(m=32, n=1024) == 1  # which do not hide that all weights are read
+    assert slices(n=30) == slices(n=1000, n_steps=7) == 1  # with too few sections to move any
+    assert slices(m=1024, threads=17) == 1  # too many to look at all of them
+
+
 def test_float64_takes_twice_as_long():
     work = Work(50, 8, 10**8, 0, 4, 0, True, 1024, 10**5)
     assert dataclasses.replace(work, item=8).ns(USUAL, 1, False) == 2 * work.ns(USUAL, 1, False)

@@ -275,7 +275,8 @@ def spy_on_threads(monkeypatch):
     def spy(task, descriptor):
         number = int(thread_pool.pool().mail["next"])
         run_shared(task, descriptor)
-        used.append(int(task._record["slices"]) if thread_pool.pool().mail["next"] > number else 1)
+        threads = int(task._record["slices"] // task._record["per_thread"])
+        used.append(threads if thread_pool.pool().mail["next"] > number else 1)
 
     monkeypatch.setattr(thread_pool.Task, "run_shared", spy)
     return used
@@ -303,6 +304,28 @@ def test_paths_give_the_same_bits(cell, dtype, m, rng, monkeypatch):
         assert len(chosen) == 2
         assert used == [n for n in chosen if n > 1]
         assert all(np.array_equal(alone[name], shared[name]) for name in alone), (threads, unit_parallel)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("lengths", [None, "some"])
+def test_two_slices_per_thread_give_the_same_bits(cell, dtype, lengths, rng, monkeypatch):
+    lengths = lengths and [i % 7 for i in range(37)]
+    problem = make_problem(cell, rng, 5, 40, 37, 6, lengths=lengths, scale=0.3).astype(dtype)
+    with rnnx.use_engine("cpu"), use_policy(lambda work: (1, False)):
+        alone, _ = run(problem)
+    monkeypatch.setattr(Work, "slices_per_thread", lambda work, threads, steps: 2)
+    slices, run_shared = [], thread_pool.Task.run_shared
+    monkeypatch.setattr(
+        thread_pool.Task,
+        "run_shared",
+        lambda task, at: slices.append(int(task._record["slices"])) or run_shared(task, at),
+    )
+    for threads in (2, 3):
+        slices.clear()
+        with rnnx.use_engine("cpu"), use_policy(lambda work, threads=threads: (threads, False)):
+            shared, _ = run(problem)
+        assert slices == [2 * threads] * 2
+        assert all(np.array_equal(alone[name], shared[name]) for name in alone), threads
 
 
 def test_the_thread_policy(monkeypatch):

@@ -123,12 +123,21 @@ class Arrays(NamedTuple):
 
 class Template:
     """A descriptor without addresses, for slices of the examples or, in multiples of `unit_parallel` vectors, of the
-    units.
+    units, `per_thread` for each thread.
 
     `arrays`: a call's arrays. `within`: further arrays, at an offset in one of those.
     """
 
-    def __init__(self, job: str, key: PassKey, arrays: Arrays, within: Within, slices: int, unit_parallel: int) -> None:
+    def __init__(
+        self,
+        job: str,
+        key: PassKey,
+        arrays: Arrays,
+        within: Within,
+        slices: int,
+        unit_parallel: int,
+        per_thread: int = 1,
+    ) -> None:
         _, dtype, self.n_steps, self.m, self.n, self.n_x, self.indices, *_ = key
         self.job, self.dtype, self.slices = _jobs()[job], dtype, slices
         self.lanes, self.item = lanes(dtype), dtype.itemsize
@@ -143,6 +152,7 @@ class Template:
         self.fields: Fields = {**copies(dtype), "zeros": address(self._zeros), "cache": cache_bytes()}
         self.fields |= {"n_steps": self.n_steps, "m": self.m, "n_x": self.n_x, "indices": self.indices}
         self.fields |= {"item": self.item, "lanes": self.lanes, "unit_parallel": unit_parallel, "chunk": 1}
+        self.fields["per_thread"] = per_thread
         self.fields |= {"lengths": self.base("lengths") if key.has_lengths else 0}
         self.panel_rows = 0 if unit_parallel else self.rows  # for `panel_vectors`: shares of units begin micro-panels
         nv = panel_vectors(1, self.panel_rows)
@@ -185,6 +195,7 @@ class Template:
         """Set the number of sections of the loop over time, and of those after it; see `thread_pool.Task`."""
         self.fields["loop_sections"] = loop
         self.sections = {"sections": 1 + loop + after, "loop_end": 1 + loop, "waits": waits}
+        self.sections["per_thread"] = self.fields["per_thread"]
         self.task = Task(self.job, self.slices, **self.sections)
 
     def finish(self, is_small: bool, **scratch: int) -> "Template":

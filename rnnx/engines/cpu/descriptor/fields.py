@@ -13,6 +13,7 @@ PASS = record(
     "indices",  # 1: inputs are 64-bit indices of one-hot columns
     "item lanes",  # bytes of a number, numbers per vector
     "unit_parallel",  # slices are units, in multiples of so many unit vectors; or 0: they are examples
+    "per_thread",  # slices of a thread
     "loop_sections",  # of the loop over time
     "unpacked",  # 1: the products of a backward pass read the weights where they are given
     "direct",  # the function of `codegen.direct` for those of a forward pass, or 0

@@ -129,9 +129,11 @@ class Pass(Shareable[Sequence[np.ndarray]]):
     def divide(self, threads: int, unit_parallel: bool) -> Template:
         """Return the descriptor template for a number of threads."""
         units, arrays = self.unit_vectors() if unit_parallel else 0, Arrays(self.arrays, self.blocks)
-        t = Template(self.job, self.key, arrays, self.within, threads, units)
         steps, waits = self.steps, unit_parallel and self.work.waits > 0
-        t.divide(steps if waits else self.work.sections(threads, steps), self.after_loop, waits)
+        per_thread = 1 if unit_parallel else self.work.slices_per_thread(threads, steps)
+        slices = threads * per_thread
+        t = Template(self.job, self.key, arrays, self.within, slices, units, per_thread)
+        t.divide(steps if waits else self.work.sections(slices, steps), self.after_loop, waits)
         return t.finish(self.work.is_small, **self.fill(t))
 
 

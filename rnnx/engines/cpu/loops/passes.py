@@ -241,8 +241,9 @@ def backward(section, me, n, descriptor):
         block = section - 1 - p.loop_sections
         stage, k0 = stage_of(p, p.n_stages - 1 - block // n_blocks), block % n_blocks * KC
         k = min(KC, rows_before(p, p.n_steps, 0) - k0)
-        if k > 0 or k0 == 0:  # with lengths, there may be fewer blocks, but one
-            weight_gradients(me, n, p, stage, scratch, k0, k)
-            r0, r1 = share(me, n, k, 1)
+        if me % p.per_thread == 0 and (k > 0 or k0 == 0):  # with lengths, there may be fewer blocks, but one
+            part, parts = me // p.per_thread, n // p.per_thread  # one for each thread: each packs the rows of x again
+            weight_gradients(part, parts, p, stage, scratch, k0, k)
+            r0, r1 = share(part, parts, k, 1)
             if p.flat_dx:
                 input_gradient(p, stage, k0 + r0, r1 - r0, scratch + p.rows)

@@ -19,17 +19,17 @@ def _record(*lines: str) -> np.dtype:
 
 
 # A job and how it is divided; see `thread_pool.Task`.
-TASK = _record("job slices first sections loop_end waits")
+TASK = _record("job slices per_thread first sections loop_end waits")
 # The first line is the current job: its `number`, 0 while the other fields change, its descriptor and its task. In the
 # second, `acquire`, `release` and `yield_function` are addresses; `patience` and `spins` are the number of checks for
 # work before a thread sleeps, during a job and between jobs, where `rests` makes it sleep at once; `workers` is the
 # offset in bytes of the list of WORKER; `stop` ends the workers. `lock` is the address of a lock: who holds it may use
 # the workers. `next` is the number of the next job.
 MAILBOX = _record(
-    "number descriptor job slices sections loop_end waits",
+    "number descriptor job slices per_thread sections loop_end waits",
     "acquire release yield_function patience spins rests workers stop",
     "lock next",
 )
-# Of a thread: the state of its slice, 2 (number + k) if section k is the next to be run, and one more while it runs;
+# Of a slice: its state, 2 (number + k) if section k is the next to be run, and one more while it runs. Of a thread:
 # whether it sleeps, and the address of its lock.
 WORKER = _record("state", "asleep lock")

@@ -23,7 +23,9 @@ from rnnx.engines.cpu.runtime import object_cache
 from rnnx.engines.cpu.runtime.buffer_pool import address
 from rnnx.engines.cpu.runtime.mailbox import MAILBOX, MOST_THREADS, TASK, WORKER
 
-_PATIENCE, _SPINNING = 30_000, 1_000_000  # nanoseconds without work before a thread sleeps, in and between jobs
+# Nanoseconds without work before a thread sleeps, in and between jobs. A virtual machine may give the core of a thread
+# that sleeps to others, and take a tenth of a millisecond to get it back.
+_PATIENCE, _SPINNING = 200_000, 1_000_000
 _CHECKS = 256  # for work, of which the time is measured
 
 
@@ -78,7 +80,7 @@ def _functions() -> Mapping[str, object_cache.Job]:
 
 
 class Task:
-    """A job, and how it is divided into slices and sections.
+    """A job, and how it is divided into slices, `per_thread` for each thread, and sections.
 
     Sections `first` ... `sections` - 1 of each slice run one after the other. Those before `loop_end` from the second
     on, and those from `loop_end` on, only depend on earlier ones of the same slice; if `waits`, those before `loop_end`
@@ -86,9 +88,16 @@ class Task:
     """
 
     def __init__(
-        self, job: object_cache.Job, slices: int, sections: int, loop_end: int = 0, waits: int = 0, first: int = 0
+        self,
+        job: object_cache.Job,
+        slices: int,
+        sections: int,
+        loop_end: int = 0,
+        waits: int = 0,
+        first: int = 0,
+        per_thread: int = 1,
     ) -> None:
-        self._record = np.array((job.address, slices, first, sections, loop_end or sections, waits), TASK)
+        self._record = np.array((job.address, slices, per_thread, first, sections, loop_end or sections, waits), TASK)
         self.address, self._alone = address(self._record), _functions()["alone"]
 
     def run_alone(self, descriptor: int) -> None:
@@ -96,7 +105,7 @@ class Task:
         self._alone(self.address, descriptor, 0)
 
     def run_shared(self, descriptor: int) -> None:
-        """Run the job on as many threads as it has slices, or on the calling one while another one uses the pool."""
+        """Run the job on its threads, or on the calling one while another one uses the pool."""
         used = pool()
         used.functions["share_job"](self.address, descriptor, used.address)
 

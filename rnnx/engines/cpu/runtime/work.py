@@ -21,6 +21,10 @@ _UNITS = 1.06  # times that of examples: micro-kernels of fewer rows, and in eve
 _HAND_OVER = 5_000  # of a job to awake threads
 _SECTION = 20_000  # of a job: claiming one takes a hundredth
 _MOST_SECTIONS = 64
+# If a thread has two slices: their rows and sections, at least, and their number, at most, as whoever claims a section
+# looks at all of them; and the most that two may take, in times that of one.
+_LEAST_ROWS, _LEAST_SECTIONS, _MOST_SLICES = 8, 8, 32
+_MORE = 1.1
 _COUNTING = 10_000  # to find out how many threads are allowed
 
 
@@ -97,7 +101,20 @@ class Work:
             return 1
         return max(1, min(steps, _MOST_SECTIONS, int(self.alone_ns / threads / _SECTION)))
 
-    def _ns(self, given: Costs, rows: int, units: float) -> float:
+    def slices_per_thread(self, threads: int, steps: int) -> int:
+        """Return how many slices of examples each of several threads has: two if they take hardly longer than one.
+
+        Threads on faster cores then take over sections of slower ones until the end, as there are always slices that
+        nobody runs.
+        """
+        rows, slices = self.m / threads, 2 * threads
+        if threads == 1 or rows < 2 * _LEAST_ROWS or slices > _MOST_SLICES:
+            return 1
+        if self.sections(slices, steps) < _LEAST_SECTIONS:
+            return 1
+        return 2 if 2 * self._ns(Costs(), rows / 2, 1) <= _MORE * self._ns(Costs(), rows, 1) else 1
+
+    def _ns(self, given: Costs, rows: float, units: float) -> float:
         """Estimated nanoseconds of a thread's part: some rows, and a share of the units."""
         item = self.item / 4
         weights = self.weights * units

@@ -1,8 +1,9 @@
 """The protocol between the pool's threads, for Numba, on the records of `mailbox`.
 
 A job is divided into *slices* and into *sections*, which follow each other. Whoever sets the state of a slice from "to
-be run" to "running" runs its next section. A thread prefers its own slice, and takes others that their threads have not
-begun, because they sleep or have lost their core. Nobody ever waits for a thread that has nothing to do.
+be run" to "running" runs its next section. A thread prefers its own slices, and takes others that their threads have
+not begun, because they sleep, have lost their core, or are slower. Nobody ever waits for a thread that has nothing to
+do, and nobody wakes one: a system call and an interrupt of another core may take as long as a section.
 
 A state contains the number of its job, and numbers never repeat, so a thread that acts on an earlier job cannot claim
 anything. Only between a claim and the end of that section may a thread read the descriptor: the caller waits for
@@ -50,6 +51,25 @@ def _slowest(mail, n):
 
 
 @function
+def _of_its_own(mail, first, last, end):
+    """Return the state of the slice that a thread prefers among its own that are to be run, and its index, or -1.
+
+    It is the slowest one, unless that is far behind: then this thread is slow, and leaves it to others.
+    """
+    state, slice_ = end, -1
+    ahead, ahead_slice = state, slice_
+    for i in range(first, last):
+        found = atomic_load(worker_of(mail, i), "state")
+        if found % 2 or found >= end:
+            continue
+        if slice_ < 0 or found < state:
+            state, slice_ = found, i
+        if ahead_slice < 0 or found > ahead:
+            ahead, ahead_slice = found, i
+    return (ahead, ahead_slice) if ahead >= state + _HEAD_START else (state, slice_)
+
+
+@function
 def _is_open(mail, number, state, least):
     """Return whether a section may run: the first, the second, the first after the loop, and, if threads wait for each
     other, all of the loop come after the previous sections of all slices.
@@ -62,16 +82,17 @@ def _is_open(mail, number, state, least):
 @function
 def _claim(me, mail):
     """Return a slice whose next section thread `me` has to run, _NOTHING if there is none now, or _FINISHED."""
-    number, n = atomic_load(mail, "number"), atomic_load(mail, "slices")
-    if number == 0 or me >= n:
+    number, n, per_thread = atomic_load(mail, "number"), atomic_load(mail, "slices"), atomic_load(mail, "per_thread")
+    if number == 0 or me * per_thread >= n:
         return _FINISHED
     least, state, i = _slowest(mail, n)
     end = 2 * (number + atomic_load(mail, "sections"))
     if least >= end:
         return _FINISHED
-    own = atomic_load(worker_of(mail, me), "state")
-    if own % 2 == 0 and own < end and own < least + _HEAD_START and _is_open(mail, number, own, least):
-        i, state = me, own
+    own, k = _of_its_own(mail, me * per_thread, min((me + 1) * per_thread, n), end)
+    helps = own >= least + _HEAD_START and i // per_thread != me
+    if k >= 0 and not helps and _is_open(mail, number, own, least):
+        i, state = k, own
     elif i < 0 or state >= end or not _is_open(mail, number, state, least):
         return _NOTHING
     # The state cannot be claimed if another job has begun, unless the fields above were read during the change.
@@ -88,17 +109,28 @@ def _wake(mail, i):
 
 
 @function
+def _has_work(mail, number, n, end, thread):
+    """Return whether a thread that sleeps has something to do: a slice beside the one that the thread which asks goes
+    on with, or, for the caller, to leave.
+    """
+    least, free = _slowest(mail, n)[0], 0
+    for i in range(n):
+        state = atomic_load(worker_of(mail, i), "state")
+        free += state % 2 == 0 and state < end and _is_open(mail, number, state, least)
+    return free > 1 or (thread == 0 and least >= end)
+
+
+@function
 def _run(i, mail):
-    """Run the claimed section of slice i, and wake threads that it kept waiting."""
-    worker, n = worker_of(mail, i), atomic_load(mail, "slices")
+    """Run the claimed section of slice i, and wake threads that now have work."""
+    worker, n, per_thread = worker_of(mail, i), atomic_load(mail, "slices"), atomic_load(mail, "per_thread")
     state, number = atomic_load(worker, "state"), atomic_load(mail, "number")
     end = 2 * (number + atomic_load(mail, "sections"))
     call_job(atomic_load(mail, "job"), state // 2 - number, i, n, atomic_load(mail, "descriptor"))
     atomic_exchange(worker, "state", state + 1)  # from now on, the job may end and another one begin
-    _wake(mail, 0)
-    for other in range(1, n):
-        if atomic_load(worker_of(mail, other), "asleep") == 1 and _slowest(mail, n)[0] < end:
-            _wake(mail, other)
+    for thread in range(n // per_thread):
+        if atomic_load(worker_of(mail, thread), "asleep") == 1 and _has_work(mail, number, n, end, thread):
+            _wake(mail, thread)
 
 
 @function
@@ -165,14 +197,15 @@ def _lead(task, descriptor, mail):
     atomic_exchange(mail, "job", new.job)
     atomic_exchange(mail, "descriptor", descriptor)
     atomic_exchange(mail, "slices", new.slices)
+    atomic_exchange(mail, "per_thread", new.per_thread)
     atomic_exchange(mail, "sections", new.sections)
     atomic_exchange(mail, "loop_end", new.loop_end)
     atomic_exchange(mail, "waits", new.waits)
     for i in range(new.slices):
         atomic_exchange(worker_of(mail, i), "state", 2 * (number + new.first))
     atomic_exchange(mail, "number", number)
-    for i in range(1, new.slices):
-        _wake(mail, i)
+    for thread in range(1, new.slices // new.per_thread):
+        _wake(mail, thread)
     _work(0, mail, True)
 
 
