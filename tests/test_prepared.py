@@ -3,6 +3,7 @@
 import copy
 import pickle
 import shutil
+import subprocess
 import sys
 import threading
 import weakref
@@ -368,6 +369,35 @@ def test_what_python_reads_of_a_method_lives_even_if_two_threads_make_it(monkeyp
     assert len(references) == 2
     assert all(reference() is not None for reference in references)
     assert len({method((np.ones(2),)) for method in made}) == 1
+
+
+CLEARED = """
+import ctypes, gc
+import numpy as np
+from rnnx.engines.cpu.runtime import object_cache, objects, thread_pool
+
+method, record = objects._method("kinds"), thread_pool.pool().address
+kinds = method((np.ones(2),))
+description = ctypes.c_void_p.from_address(id(method) + object.__basicsize__).value
+expected = bytes(objects._Method.from_address(description))
+records = ctypes.string_at(record, 99)
+for module in objects, object_cache, thread_pool:
+    vars(module).clear()
+gc.collect()
+others = [float(i) for i in range(10_000)]  # of the size of a description
+assert ctypes.string_at(description, len(expected)) == expected
+assert ctypes.string_at(record, 99) == records and method((np.ones(2),)) == kinds
+"""
+
+
+@pytest.mark.skipif("cpu" not in engines.engines_of("numpy"), reason="no compiled engine")
+def test_what_methods_and_threads_use_outlives_the_modules():
+    """When Python ends, it clears modules one by one; its garbage collector reads what describes methods."""
+    objects = pytest.importorskip("rnnx.engines.cpu.runtime.objects")
+    if not objects.READABLE:
+        pytest.skip("objects cannot be read")
+    result = subprocess.run([sys.executable, "-c", CLEARED], capture_output=True, text=True, timeout=100)
+    assert result.returncode == 0, result.stderr
 
 
 @pytest.mark.skipif("cpu" not in engines.engines_of("numpy"), reason="no compiled engine")

@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -21,6 +21,7 @@ _KEPT = 1 << 29  # bytes in the pool, at most
 _WORKSPACE = 1 << 26  # bytes of workspace kept per thread, at most
 LINE = 64  # bytes of a cache line
 _BYTE: Any = ctypes.c_char
+T = TypeVar("T")
 
 # A finalizer or signal handler may run, and make arrays, while its own thread changes the pool. The lock lets it in,
 # and `_busy` makes it bypass the pool.
@@ -42,6 +43,12 @@ if hasattr(os, "register_at_fork"):
 # The reference count, as `map` sees it, of an array that only a list refers to. Without counts, nothing is pooled.
 _COUNTS = hasattr(sys, "getrefcount") and getattr(sys, "_is_gil_enabled", lambda: True)()
 _FREE = next(map(sys.getrefcount, [np.empty(1, np.uint8)])) if _COUNTS else -1
+
+
+def immortal(owner: T) -> T:
+    """Keep the owner of memory until the process ends: threads and methods use it even when modules are cleared."""
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(owner))
+    return owner
 
 
 def address(a: np.ndarray) -> int:

@@ -22,7 +22,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import llvmlite
 import numpy as np
@@ -30,6 +30,7 @@ from llvmlite import binding, ir
 
 from rnnx.engines.cpu.codegen.ir import features
 from rnnx.engines.cpu.runtime import object_files
+from rnnx.engines.cpu.runtime.buffer_pool import immortal
 
 _NUMBERS = re.compile(rb"[0-9]{1,9}( [0-9]{1,9})*")
 
@@ -164,7 +165,6 @@ def _compile_with_numba(module: str, name: str) -> Object:
 on_compile: ContextVar[Callable[[], object]] = ContextVar("rnnx_on_compile", default=lambda: None)
 _lock = threading.RLock()
 _loaded: dict[str, Mapping[str, int]] = {}
-_engines: list[Any] = []  # own the loaded code; never freed, because descriptors hold its addresses
 
 
 def _unlock() -> None:
@@ -191,7 +191,7 @@ def _load(key: str, build: Callable[[], Object]) -> Mapping[str, int]:
             engine = binding.create_mcjit_compiler(binding.parse_assembly(""), machine)
             engine.add_object_file(binding.ObjectFileRef.from_data(built.code))
             engine.finalize_object()
-            _engines.append(engine)
+            immortal(engine)  # which owns the loaded code
             _loaded[key] = {name: engine.get_function_address(symbol) for name, symbol in built.symbols.items()}
         return _loaded[key]
 

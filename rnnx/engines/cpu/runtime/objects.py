@@ -12,6 +12,7 @@ import numpy as np
 
 from rnnx.engines.cpu.codegen.entry import OWN, Offsets
 from rnnx.engines.cpu.runtime import object_cache
+from rnnx.engines.cpu.runtime.buffer_pool import immortal
 
 # The items of a tuple, and NumPy's field `data`, follow the head that all objects have.
 _ITEMS, DATA = tuple.__basicsize__, object.__basicsize__
@@ -60,7 +61,6 @@ class _Method(ctypes.Structure):
 
 
 _methods: dict[str, Any] = {}
-_descriptions: list[_Method] = []  # which must live as long as the methods: two, if two threads make one at once
 
 
 def _method(name: str) -> Any:
@@ -72,8 +72,7 @@ def _method(name: str) -> Any:
         }
         own = np.array([addresses[of] for of in OWN], np.int64)
         make = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p)
-        description = _Method(name.encode(), _functions()[name], _ONE_ARGUMENT, None)
-        _descriptions.append(description)
+        description = immortal(_Method(name.encode(), _functions()[name], _ONE_ARGUMENT, None))
         _methods[name] = make(("PyCFunction_NewEx", ctypes.pythonapi))(ctypes.addressof(description), own, None)
     return _methods[name]
 

@@ -20,7 +20,7 @@ from time import perf_counter_ns
 import numpy as np
 
 from rnnx.engines.cpu.runtime import object_cache
-from rnnx.engines.cpu.runtime.buffer_pool import address
+from rnnx.engines.cpu.runtime.buffer_pool import address, immortal
 from rnnx.engines.cpu.runtime.mailbox import MAILBOX, MOST_THREADS, TASK, WORKER
 
 # Nanoseconds without work before a thread sleeps, in and between jobs. A virtual machine may give the core of a thread
@@ -64,13 +64,9 @@ def _held_lock() -> int:
     return lock
 
 
-_kept: list[np.ndarray] = []  # memory that workers or descriptors may read until the process ends
-
-
 def _shared_record(dtype: np.dtype) -> tuple[np.ndarray, int]:
     """Allocate a zeroed record that is never freed; return it and its address."""
-    record = np.zeros((), dtype)
-    _kept.append(record)
+    record = immortal(np.zeros((), dtype))
     return record, int(record.ctypes.data)
 
 
