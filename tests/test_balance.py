@@ -8,6 +8,7 @@ import pytest
 from workers import wait_for_sleep
 
 import rnnx
+from rnnx.engines.cpu.descriptor.builder import Template
 from rnnx.engines.cpu.runtime import sharing, thread_pool
 from rnnx.engines.cpu.runtime.balance import Balance
 from rnnx.engines.cpu.runtime.sharing import Shareable
@@ -139,8 +140,10 @@ def test_the_policy_of_a_context_shares_all(rng):
 
 
 def test_a_pass_that_loses_time_on_several_threads_runs_alone(monkeypatch, rng):
-    used, run_shared = [], thread_pool.Task.run_shared
-    monkeypatch.setattr(thread_pool.Task, "run_shared", lambda task, at: used.append(task) or run_shared(task, at))
+    used = []
+    for kind in (Template, thread_pool.Task):  # of passes, and of a stream's steps
+        run = kind.run_shared
+        monkeypatch.setattr(kind, "run_shared", lambda job, given, run=run: used.append(job) or run(job, given))
     monkeypatch.setattr(Balance, "add", lambda balance, shared, ns: setattr(balance, "lost", 1))
     x, parameters = rng.standard_normal((3, 6, 4), np.float32), rnnx.initialize_parameters("rnn", 3, 11, seed=0)
     stream = None

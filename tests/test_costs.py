@@ -29,11 +29,9 @@ def two_threads(monkeypatch):
         work = Work(n_steps, m, 2 * n_steps * m * weights, 0, n // 64, shared_lines, True, 4 * n, weights)
         monkeypatch.setattr(thread_policy, "measured", lambda threads: USUAL._replace(**given))
         monkeypatch.setattr("rnnx.engines.cpu.runtime.work.cache_bytes", lambda: cache)
-        thread_policy._fastest.cache_clear()
         return thread_policy.split(work)
 
-    yield choose
-    thread_policy._fastest.cache_clear()
+    return choose
 
 
 def test_few_rows_share_the_units_and_many_rows_the_examples(two_threads):

@@ -22,7 +22,7 @@ import rnnx
 from rnnx.cells import BUILT_IN
 from rnnx.cells.parameters import recurrent_parameters
 from rnnx.engines.cpu.codegen import ir
-from rnnx.engines.cpu.descriptor.builder import PassKey
+from rnnx.engines.cpu.descriptor.builder import PassKey, Template
 from rnnx.engines.cpu.descriptor.forward import ForwardPass
 from rnnx.engines.cpu.runtime import thread_policy, thread_pool
 from rnnx.engines.cpu.runtime.thread_policy import use_policy
@@ -270,15 +270,15 @@ def test_many_threads_many_shapes(engine):
 
 def spy_on_threads(monkeypatch):
     """A list of the number of threads that every job from now on gets, if it asks for several."""
-    used, run_shared = [], thread_pool.Task.run_shared
+    used, run_shared = [], Template.run_shared
 
-    def spy(task, descriptor):
+    def spy(template, arrays):
         number = int(thread_pool.pool().mail["next"])
-        run_shared(task, descriptor)
-        threads = int(task._record["slices"] // task._record["per_thread"])
+        run_shared(template, arrays)
+        threads = template.slices // template.fields["per_thread"]
         used.append(threads if thread_pool.pool().mail["next"] > number else 1)
 
-    monkeypatch.setattr(thread_pool.Task, "run_shared", spy)
+    monkeypatch.setattr(Template, "run_shared", spy)
     return used
 
 
@@ -314,11 +314,9 @@ def test_two_slices_per_thread_give_the_same_bits(cell, dtype, lengths, rng, mon
     with rnnx.use_engine("cpu"), use_policy(lambda work: (1, False)):
         alone, _ = run(problem)
     monkeypatch.setattr(Work, "slices_per_thread", lambda work, threads, steps: 2)
-    slices, run_shared = [], thread_pool.Task.run_shared
+    slices, run_shared = [], Template.run_shared
     monkeypatch.setattr(
-        thread_pool.Task,
-        "run_shared",
-        lambda task, at: slices.append(int(task._record["slices"])) or run_shared(task, at),
+        Template, "run_shared", lambda job, arrays: slices.append(job.slices) or run_shared(job, arrays)
     )
     for threads in (2, 3):
         slices.clear()
@@ -401,6 +399,25 @@ def test_sleeping_threads_wake_up(rng):
             wait_for_sleep(2)
             again, _ = run(problem)
             assert all(np.array_equal(first[name], again[name]) for name in first)
+
+
+def test_a_pass_is_shared_on_the_pool_that_there_is(monkeypatch, rng):
+    """After a fork, it is another one."""
+    problem = make_problem(rnnx.CELLS["lstm"], rng, 4, 5, 6, 3)
+    with rnnx.use_engine("cpu"), use_policy(lambda work: (3, False)):
+        first, _ = run(problem)
+        jobs = int(thread_pool.pool().mail["next"])
+        monkeypatch.setattr(thread_pool, "_pool", thread_pool.ThreadPool())
+        again, _ = run(problem)
+        assert thread_pool.pool().mail["next"] > 1
+        thread_pool.pool().shut_down()
+        monkeypatch.undo()
+        assert thread_pool.pool().mail["next"] == jobs
+        more, _ = run(problem)
+        assert thread_pool.pool().mail["next"] > jobs
+    for name, expected in first.items():
+        assert np.array_equal(expected, again[name])
+        assert np.array_equal(expected, more[name])
 
 
 @pytest.mark.parametrize("unit_parallel", [False, True])

@@ -37,8 +37,8 @@ def called(job: Pass) -> Called:
 @cache  # the records may be used until the process ends
 def _called(job: Pass, threads: int, unit_parallel: bool) -> Called:
     template = job.divide(threads, unit_parallel)
-    binding = template.binding(offset(BUFFER, "data"))
+    binding = template.binding(offset(BUFFER, "data"), pool().address if threads > 1 else 0)
     run = object_cache.loops("loops.frames", "run")["run"].address
     size = template.whole_size
-    record = np.array((run, address(binding), pool().address if threads > 1 else 0, size), CALLED)
+    record = np.array((run, address(binding), size), CALLED)
     return Called(address(record), size + 8 * len(job.arrays), (record, binding, template))

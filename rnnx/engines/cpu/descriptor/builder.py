@@ -6,7 +6,7 @@ added. Known values, such as counts and the addresses of functions, have base 0.
 
 import ctypes
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -23,7 +23,7 @@ from rnnx.engines.cpu.descriptor.layout import Layout, lines
 from rnnx.engines.cpu.runtime import object_cache
 from rnnx.engines.cpu.runtime.buffer_pool import LINE, address, addresses, give_back_workspace, take_workspace
 from rnnx.engines.cpu.runtime.objects import DATA, READABLE, address_of_items, enter
-from rnnx.engines.cpu.runtime.thread_pool import Task
+from rnnx.engines.cpu.runtime.thread_pool import Task, ThreadPool, pool
 from rnnx.engines.cpu.runtime.tuning import panel_vectors
 from rnnx.engines.cpu.runtime.work import cache_bytes
 from rnnx.engines.protocol import Call
@@ -218,16 +218,19 @@ class Template:
         self._offsets = values - (self._base_of << _SHIFT)
         record = values.size, address(self._offsets), address(self._base_of), self._blocks, self.workspace
         run = _binders()["bind_and_run"].address
-        self._binding = np.array((run, *record, DATA, self.task.address), fields.BINDING)
-        self._address, self._enter = address(self._binding), enter(is_small)
+        self._binding = np.array((run, *record, DATA, self.task.address, 0), fields.BINDING)
+        self._address, self._enter = address(self._binding), enter(is_small and self.slices == 1)
         self.whole_size = self.workspace + values.nbytes
+        self._pool: ThreadPool | None = None
         self._held = _held_memory(self.whole_size + LINE) if is_small else None
         return self
 
-    def binding(self, data: int) -> np.ndarray:
-        """Return the record to bind it to arrays described by other objects, the addresses at an offset in them."""
+    def binding(self, data: int, pool: int) -> np.ndarray:
+        """Return the record to bind it to arrays described by other objects, the addresses at an offset in them, and to
+        run the job on the thread pool at an address, or on one thread if that is 0.
+        """
         found = self._binding.copy()
-        found["data"] = data
+        found["data"], found["pool"] = data, pool
         return found
 
     def start(self, arrays: Sequence[np.ndarray], place: int) -> int:
@@ -247,21 +250,24 @@ class Template:
         """Run the job on this thread, on a call's arrays."""
         if self._held is not None and READABLE:
             self._enter((self._binding, self._held, *arrays))
-            return
+        else:
+            self._run(arrays, self.task.run_alone)
+
+    def run_shared(self, arrays: Sequence[np.ndarray]) -> None:
+        """Run the job on the thread pool, on a call's arrays."""
+        used = pool()
+        if used is not self._pool:  # after a fork, there is another one
+            self._pool, self._binding["pool"] = used, used.address
+        self._run(arrays, self.task.run_shared)
+
+    def _run(self, arrays: Sequence[np.ndarray], run: Callable[[int], None]) -> None:
+        """Bind the descriptor to a call's arrays, and run the job; `run` does so where objects are not readable."""
         workspace = take_workspace(self.whole_size)
         try:
             if READABLE:
                 self._enter((self._binding, workspace.buffer, *arrays))
             else:
-                self.task.run_alone(self.start(arrays, workspace.address))
-        finally:
-            give_back_workspace(workspace)
-
-    def run_shared(self, arrays: Sequence[np.ndarray]) -> None:
-        """Run the job on the thread pool, on a call's arrays."""
-        workspace = take_workspace(self.whole_size)
-        try:
-            self.task.run_shared(self.start(arrays, workspace.address))
+                run(self.start(arrays, workspace.address))
         finally:
             give_back_workspace(workspace)
 

@@ -42,11 +42,12 @@ PASS = record(
 )
 # How to write a descriptor of `size` integers behind the workspace: `offsets`, to which the base of this number in
 # `bases` is added, 0 for none, 1 for the workspace, then the arrays of a call. The first arrays, `blocks`, begin at the
-# next cache line. `data`: see `runtime.objects`. `run`: the function that also runs the task; see `codegen.entry`.
-BINDING = record("run size offsets bases blocks workspace data task")
-# A pass that XLA calls: the function to `run`, the record to bind its descriptor, the pool if threads share it, or 0,
-# and the offset of the list of arrays in the workspace.
-CALLED = record("run binding pool listed")
+# next cache line. `data`: see `runtime.objects`. `run`: the function that also runs the task, on the thread pool at
+# `pool`, or on one thread if that is 0; see `codegen.entry`.
+BINDING = record("run size offsets bases blocks workspace data task pool")
+# A pass that XLA calls: the function to `run`, the record to bind its descriptor, and the offset of the list of arrays
+# in the workspace.
+CALLED = record("run binding listed")
 # A product z = init + a b; see `loops.dense`. `a_row` and `a_k` are bytes between rows and columns of a. The numbers of
 # a row of b are contiguous or, if it is `transposed`, those of a column; `b_row` is from one to the next. b is packed
 # at `packed`: as a whole or, for slices of columns, block by block, `scratch_size` bytes per slice.

@@ -4,7 +4,7 @@ from rnnx.engines.cpu.codegen.intrinsics import load, record_at, store
 from rnnx.engines.cpu.descriptor.fields import BINDING
 from rnnx.engines.cpu.loops.records import function
 from rnnx.engines.cpu.runtime.buffer_pool import LINE
-from rnnx.engines.cpu.runtime.workers import alone
+from rnnx.engines.cpu.runtime.workers import alone, share_job
 
 binding_at = record_at(BINDING)
 
@@ -27,7 +27,10 @@ def bind(arrays, binding, place):
 
 @function
 def bind_and_run(arrays, binding, place):
-    """Bind a descriptor, and run its job on this thread."""
+    """Bind a descriptor, and run its job on the thread pool or on this thread."""
     bind(arrays, binding, place)
     b = binding_at(binding)
-    alone(b.task, place + b.workspace, 0)
+    if b.pool:
+        share_job(b.task, place + b.workspace, b.pool)
+    else:
+        alone(b.task, place + b.workspace, 0)

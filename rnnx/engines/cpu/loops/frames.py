@@ -3,9 +3,8 @@
 from rnnx.engines.cpu.codegen.call_frame import BUFFER, FRAME, offset
 from rnnx.engines.cpu.codegen.intrinsics import load, record_at, store
 from rnnx.engines.cpu.descriptor.fields import CALLED
-from rnnx.engines.cpu.loops.binding import bind, bind_and_run, binding_at
+from rnnx.engines.cpu.loops.binding import bind_and_run
 from rnnx.engines.cpu.loops.records import function
-from rnnx.engines.cpu.runtime.workers import share_job
 
 frame_at, called_at = record_at(FRAME), record_at(CALLED)
 DATA = offset(BUFFER, "data")
@@ -22,9 +21,4 @@ def run(frame, called, _):
         store(arrays, i, load(f.results, i))
     for i in range(f.n_arguments):
         store(arrays, n + i, load(f.arguments, i))
-    if c.pool:
-        bind(arrays, c.binding, place)
-        b = binding_at(c.binding)
-        share_job(b.task, place + b.workspace, c.pool)
-    else:
-        bind_and_run(arrays, c.binding, place)
+    bind_and_run(arrays, c.binding, place)

@@ -37,23 +37,23 @@ def use_limit(threads: int) -> Iterator[None]:
 
 def max_threads() -> int:
     """Return the number of usable cores, limited by OMP_NUM_THREADS, NUMBA_NUM_THREADS and threadpoolctl."""
-    limits = [limit.get(), _limit(_OMP_THREADS()), _limit(_NUMBA_THREADS())]
-    if 1 in limits:
+    most = _least(limit.get(), _OMP_THREADS(), _NUMBA_THREADS())
+    if most == 1:
         return 1
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if "threadpoolctl" in sys.modules:
-        limits += [blas.get_num_threads() or cores for blas in _blas_controllers()]
-    return max(1, min(cores, *limits))
+        most = min([most, *(blas.get_num_threads() or cores for blas in _blas_controllers())])
+    return max(1, min(cores, most))
 
 
-@lru_cache(maxsize=16)
-def _limit(value: Any) -> int:
-    """Return the first number of a list, which is for the outermost level of threads; anything else is no limit.
+@lru_cache(maxsize=64)
+def _least(most: int, *values: Any) -> int:
+    """Return the least limit: `most`, or one in an environment variable, of which these are the values, encoded.
 
-    `value` is that of an environment variable, encoded.
+    The first number of a list is for the outermost level of threads. Anything else is no limit.
     """
-    first = decoded(value).split(",")[0].strip()
-    return int(first) if _POSITIVE.fullmatch(first) else MOST_THREADS
+    texts = [decoded(value).split(",")[0].strip() for value in values]
+    return min([most, *(int(text) for text in texts if _POSITIVE.fullmatch(text))])
 
 
 @lru_cache(maxsize=1)
@@ -76,14 +76,16 @@ def split(work: Work) -> tuple[int, bool]:
     if work.is_small or work.gains is False:
         return 1, False
     n = max_threads()
+    if n not in work.fastest:
+        work.fastest[n] = _fastest(work, n)
+    return work.fastest[n]
+
+
+def _fastest(work: Work, n: int) -> tuple[int, bool]:
+    """Return the fastest way to share a job among `n` threads at most."""
     if n == 1 or not work.may_gain(measured(2)):  # in this order: for one thread, costs are not measured
         return 1, False
-    return _fastest(work, n, measured(n))
-
-
-@lru_cache(maxsize=1024)
-def _fastest(work: Work, n: int, given: Costs) -> tuple[int, bool]:
-    choices = [(min(n, work.m), False), (min(n, work.shares), True)]
+    given, choices = measured(n), [(min(n, work.m), False), (min(n, work.shares), True)]
     return min([(1, False), *choices], key=lambda way: work.ns(given, *way))
 
 
@@ -101,8 +103,8 @@ policy: ContextVar[Policy] = ContextVar("rnnx_thread_policy", default=Policy()) 
 def choice(work: Work) -> tuple[int, bool]:
     """Return what the policy of this context chooses; batch-parallel if the units must stay together."""
     chosen = policy.get().split
-    if chosen is split and work.is_small:
-        return 1, False
+    if chosen is split:
+        return split(work)
     threads, unit_parallel = chosen(work)
     return max(threads, 1), unit_parallel and work.shares > 0
 

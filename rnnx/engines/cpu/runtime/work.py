@@ -67,6 +67,7 @@ class Work:
     item: int = 4  # bytes of a number
     row: int = 0  # bytes of an example in every array; 0 if they differ, or the shares depend on lengths
     gains: bool | None = field(default=None, init=False)  # whether some number of threads is faster than one, if known
+    fastest: dict[int, tuple[int, bool]] = field(default_factory=dict, init=False)  # by number of threads, where known
 
     @cached_property
     def alone_ns(self) -> float:
