@@ -307,6 +307,26 @@ def test_paths_give_the_same_bits(cell, dtype, m, rng, monkeypatch):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("m", [1, 2, 5, 37])
+def test_inputs_converted_in_blocks_give_the_same_bits(cell, dtype, m, rng):
+    """Without caches, slices of examples convert x block by block, if it is not in the order in which it is read."""
+    problem = make_problem(cell, rng, 19, 6, m, 75, scale=0.3).astype(dtype)
+
+    def spaced(a):
+        return np.asfortranarray(np.repeat(a, 2, axis=2))[:, :, ::2]  # features are next to each other, steps are not
+
+    def states(x, threads, keep_caches):
+        extra = {"inputs": problem.extra, "keep_caches": keep_caches}
+        with rnnx.use_engine("cpu"), use_policy(lambda work: (threads, False)):
+            return rnnx.recurrent_forward(cell, x, problem.s0, problem.parameters, **extra)[0]
+
+    expected = states(np.asfortranarray(problem.x), 1, True)
+    for threads, asarray in itertools.product((1, 2, 3), (guarded, spaced)):
+        found = states(asarray(problem.x), threads, False)
+        assert all(map(np.array_equal, found, expected)), threads
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("lengths", [None, "some"])
 def test_two_slices_per_thread_give_the_same_bits(cell, dtype, lengths, rng, monkeypatch):
     lengths = lengths and [i % 7 for i in range(37)]

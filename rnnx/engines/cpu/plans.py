@@ -132,7 +132,7 @@ class ForwardPlan:
         key, n_states, n_keys = self.key, len(self.key.cell.states), len(self.key.keys)
         block = self.job.block.arrays(run.memory)
         end = n_states + len(key.cell.saved)
-        x = run.given[0].T if self._reads_x else block[end]
+        x = run.given[0].T if self._reads_x or not self.keep else block[end]
         fields: dict[str, Any] = {"x": x}
         if self.keep:
             states, saved = tuple(block[:n_states]), tuple(block[n_states:end])

@@ -17,8 +17,9 @@ from rnnx.engines.cpu.descriptor.layout import Block, Layout, lines
 from rnnx.engines.cpu.descriptor.stages import Pass, multiplies_once, names
 from rnnx.engines.cpu.runtime.buffer_pool import address
 from rnnx.engines.cpu.runtime.tuning import MANY_ROWS, panel_vectors
+from rnnx.engines.cpu.runtime.work import cache_bytes
 
-_ROWS_OF_A_CHUNK = 48  # of input sides, computed in one product
+_ROWS_OF_A_CHUNK = 64  # of input sides, computed in one product
 # A product is faster with weights in a small format if they do not stay in the cache, and have few rows to multiply.
 _SMALLEST = 1 << 18  # bytes of a packed matrix of float32, which must be more
 _MOST_ROWS = 12
@@ -27,8 +28,9 @@ _MANY_EXAMPLES = 2 * MANY_ROWS  # many rows for each of two threads: what is kep
 
 
 def _chunk(n_steps: int, rows: int) -> int:
-    """Return how many steps of so many rows make a chunk."""
-    return max(1, min(n_steps, _ROWS_OF_A_CHUNK // rows))
+    """Return how many steps of so many rows make a chunk: a power of two, as blocks of x have whole chunks."""
+    most = max(1, min(n_steps, _ROWS_OF_A_CHUNK // rows))
+    return 1 << most.bit_length() - 1
 
 
 class Matrix(NamedTuple):
@@ -43,18 +45,18 @@ class Matrix(NamedTuple):
 class ForwardPass(Pass):
     """A forward pass; with `keep`, a backward pass may follow. In a stepper, the states are in `slot` 0 or 1 already.
 
-    `layouts`: those of x and the extra inputs to copy to `block`, or None to read one in place. The job's arrays:
-    "block", the memory of `block`, which ends with the copies of the parameters; the `sequences`, x and the extra
-    inputs; "initial 0", ..., the initial states, (m, n), but in a stepper; the `parameters`; "output 0", ..., the
-    caller's copies of the states, or, if there are none, "final 0", ..., those after each example's last step, (m, n);
-    "lengths", if given.
+    `layouts`: those of x and the extra inputs to convert, or None to read one in place. The job's arrays: "block", the
+    memory of `block`, which with `keep` ends with converted sequences and the copies of the parameters; the
+    `sequences`, x and the extra inputs; "initial 0", ..., the initial states, (m, n), but in a stepper; the
+    `parameters`; "output 0", ..., the caller's copies of the states, or, if there are none, "final 0", ..., those after
+    each example's last step, (m, n); "lengths", if given.
 
     `only_first`: the caller needs no other state's sequence, so there are no outputs of others, and without `keep` only
     the latest values of those that a step may overwrite. `is_packed`: the matrices that are kept have been
     packed. They are arrays of the job, "packed 0", ...
 
     If it `borrows`, the sequences and parameters do not change before the backward pass, which reads them, too: the
-    block has the states, the saved values and the sequences with a layout only, and the outputs are needed even without
+    block has the states, the saved values and converted sequences only, and the outputs are needed even without
     `keep`. In the order of its arrays, those that the job writes come first, and memory need not begin at a cache line.
     A single step of few examples does not pack the weights.
 
@@ -88,7 +90,8 @@ class ForwardPass(Pass):
         # Without `keep`, every step overwrites the saved values of the previous one.
         saved = [(n_steps if keep else 1, m, self.units(name)) for name in cell.saved]
         features = (n_x, *map(self.units, cell.inputs))
-        copies = [(0,) if f is None else (n_steps, m, k) for f, k in zip(layouts, features, strict=True)]
+        copied = [f is not None and keep for f in layouts]
+        copies = [(n_steps, m, k) if is_copied else (0,) for is_copied, k in zip(copied, features, strict=True)]
         self.block = Block(key.dtype, [*states, *saved, *copies, *(self.kept.shapes if self._copies else ())])
         self.sequences = ("x", *names("input", cell.inputs))
         self.initial = names("initial", cell.states) if slot is None else ()
@@ -124,7 +127,6 @@ class ForwardPass(Pass):
         first = t.base("block")
         block = [first + at for at in self.block.offsets]
         end = n_states + len(cell.saved)
-        x, *inputs = self._sequences(t, block[end : end + len(self.sequences)])
         steps = [t.m * self.units(name) * t.item for name in cell.states]
         states = [S + self.slot * step for S, step in zip(block, steps, strict=False)]
         outputs = zip(states, steps, self.outputs, strict=False)  # there may be none
@@ -135,6 +137,8 @@ class ForwardPass(Pass):
         t.fields["copies"] = [{"source": a, "target": b, "size": size} for a, b, size in (*starts, *kept)]
         if t.rows == t.m or not self.key.has_lengths:
             t.fields["chunk"] = _chunk(t.n_steps, t.rows)
+        t.fields["x_block"] = self._x_block(t)
+        x, *inputs = self._sequences(t, block[end : end + len(self.sequences)])
         row = 8 if t.indices else t.n_x * t.item
         t.fields |= {"x": x, "x_row": row, "x_step": t.m * row}
         parameters = dict(zip(self.key.keys, sources, strict=True))
@@ -148,7 +152,9 @@ class ForwardPass(Pass):
         z_size = lines(widest * t.size * rows)
         t.fields |= {"stages": stages, "z_size": z_size, "dense": [self._dense(t, states[0])] if self.n_y else []}
         scratch = self.scratch(t, t.m * max(stage["n_operand"] for stage in stages))
-        if self.key.has_lengths or t.rows < t.m:  # else all rows of a chunk are one after another
+        if t.fields["x_block"]:
+            scratch["x_rows"] = t.rows * t.fields["x_block"] * row
+        elif self.key.has_lengths or t.rows < t.m:  # else all rows of a chunk are one after another
             scratch |= {"x_list": 8 * rows * t.fields["chunk"], "x_rows": rows * t.fields["chunk"] * row}
         if self.n_y:
             packed = 0 if self._direct else t.packed(self.units(cell.states[0]), t.vectors(self.n_y))
@@ -174,16 +180,33 @@ class ForwardPass(Pass):
         return {**fields, "columns": n, "kernel": kernel, "count": address(kernels.ONE)}
 
     def _sequences(self, t: Template, own: list[int]) -> list[int]:
-        """Return the addresses of time-major x and extra inputs; those with a layout are copied to `own`."""
+        """Return the addresses of time-major x and extra inputs.
+
+        Those with a layout are copied to `own` if they are kept, else to the workspace; x perhaps in blocks of steps.
+        """
         places: list[int] = []
         t.fields["conversions"] = []
         for name, layout, target in zip(self.sequences, self.layouts, own, strict=True):
             source = t.base(name)
             if layout is not None:
                 features = self.units(self.key.cell.inputs[len(places) - 1]) if places else t.n_x
+                if not self.keep:
+                    in_blocks = name == "x" and t.fields["x_block"] > 0
+                    target = 0 if in_blocks else t.take(t.n_steps, t.m, features)
                 t.fields["conversions"].append(t.conversion(source, layout, features, target))
             places.append(source if layout is None else target)
         return places
+
+    def _x_block(self, t: Template) -> int:
+        """Return how many steps of x a slice of examples converts at once, inside the loop; 0 if x is converted before.
+
+        In blocks, x stays in the cache until it is read, and threads do not write to the same cache lines. It is not
+        kept, so this is for passes without `keep`.
+        """
+        by_slice = not (self.keep or self.layouts[0] is None or self.key.has_lengths or t.fields["unit_parallel"])
+        block = min(max(t.fields["chunk"], t.lanes), t.n_steps)  # transposes take as many steps as a vector has lanes
+        fits = block * t.rows * t.n_x * t.item <= cache_bytes() // 2
+        return block if by_slice and fits else 0
 
     def _matrices(self, steps: bool) -> tuple[dict[int, str], dict[int, Matrix], dict[Matrix, int]]:
         """Return the formats of the packed matrices, those that are kept, both by number, and their bytes.

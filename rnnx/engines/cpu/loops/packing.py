@@ -176,40 +176,51 @@ def pack_heads_backward(me, n, p, stage):
 
 
 @function
-def to_time_major(p, c, j0, j1):
-    """Convert examples j0 ... j1 - 1 of a public array to (T, m, features), zero past each length."""
+def to_time_major(p, c, t0, t1, j0, j1, target, step):
+    """Convert steps t0 ... t1 - 1 of examples j0 ... j1 - 1 of a public array to rows, zero past each length.
+
+    The examples of a step are one after another, and the next step is `step` bytes further.
+    """
     row, tail, vectors = c.features * p.item, c.features % p.lanes, vectors_of(p, c.features)
-    along_features = c.feature_stride == p.item
-    bypasses = bypasses_cache(p, c.target, row, p.n_steps * p.m * row)
+    along_features, first = c.feature_stride == p.item, c.source + t0 * c.step_stride
+    bypasses = bypasses_cache(p, target, row, (t1 - t0) * step)
     whole = p.transpose_nontemporal if bypasses else p.transpose
     for v in range(0 if along_features else vectors):
         count = min(p.lanes, c.features - v * p.lanes)
         for j in range(j0, j1):
             call_transpose(
                 whole if count == p.lanes else p.transpose_masked,
-                source=c.source + j * c.example_stride + v * p.lanes * c.feature_stride, source_row=c.feature_stride,
-                count=count, n=end_of(p, j), target=c.target + j * row + v * p.lanes * p.item, target_row=p.m * row,
+                source=first + j * c.example_stride + v * p.lanes * c.feature_stride, source_row=c.feature_stride,
+                count=count, n=min(end_of(p, j), t1) - t0, target=target + (j - j0) * row + v * p.lanes * p.item,
+                target_row=step,
             )  # fmt: skip
     if bypasses:
         fence()
     for j in range(j0, j1):
-        end, target = end_of(p, j), c.target + j * row
+        n, to = min(end_of(p, j), t1) - t0, target + (j - j0) * row
         if along_features:
-            source = c.source + j * c.example_stride
-            call_copy(p.copy_masked, source, c.step_stride, end, vectors, tail, target, target_row=p.m * row)
-        if end < p.n_steps:
-            target += end * p.m * row
-            call_copy(p.copy_masked, p.zeros, 0, p.n_steps - end, vectors, tail, target, target_row=p.m * row)
+            call_copy(p.copy_masked, first + j * c.example_stride, c.step_stride, n, vectors, tail, to, step)
+        if n < t1 - t0:
+            call_copy(p.copy_masked, p.zeros, 0, t1 - t0 - n, vectors, tail, to + n * step, step)
 
 
 @function
 def convert(me, n, p):
     """Convert slice me's examples to time-major layout, and copy its share of initial states and parameters."""
     j0, j1 = share(me, n, p.m, 1)
-    for i in range(p.n_conversions):
-        to_time_major(p, conversion_of(p, i), j0, j1)
+    for i in range(int(p.x_block > 0), p.n_conversions):
+        c = conversion_of(p, i)
+        row = c.features * p.item
+        to_time_major(p, c, 0, p.n_steps, j0, j1, c.target + j0 * row, p.m * row)
     for i in range(p.n_copies):
         c = copy_of(p, i)
         first, end = share(me, n, c.size, p.lanes)
         at, size = first * p.item, end - first
         call_copy(p.copy_masked, c.source + at, 0, 1, vectors_of(p, size), size % p.lanes, c.target + at, 0)
+
+
+@function
+def convert_block(p, t, j0, j1, scratch):
+    """Convert a block of steps of x from t on, for examples j0 ... j1 - 1, to rows in scratch memory."""
+    end = min(t + p.x_block, p.n_steps)
+    to_time_major(p, conversion_of(p, 0), t, end, j0, j1, scratch + p.x_rows, (j1 - j0) * p.x_row)

@@ -29,7 +29,7 @@ from rnnx.engines.cpu.loops.examples import (
 )
 from rnnx.engines.cpu.loops.exchange import claim_next_operand, fetch
 from rnnx.engines.cpu.loops.gradients import add_products, clear_past_end, input_gradient, weight_gradients
-from rnnx.engines.cpu.loops.packing import convert, pack_backward, pack_forward, packed_head
+from rnnx.engines.cpu.loops.packing import convert, convert_block, pack_backward, pack_forward, packed_head
 from rnnx.engines.cpu.loops.products import add_product
 from rnnx.engines.cpu.loops.records import (
     HEADER_SIZE,
@@ -127,6 +127,8 @@ def forward(section, me, n, descriptor):
         z_row, zh_row = stage.n_vectors_x * p.item * p.lanes, stage.n_vectors_h * p.item * p.lanes
         # The input sides of all stages, a chunk each, are side by side, followed by zh.
         z, zh = scratch + p.z + i * p.z_size, scratch + p.z + p.n_stages * p.z_size
+        if p.x_block and i == 0 and t % p.x_block == 0:
+            convert_block(p, t, j0, j1, scratch)
         if t % p.chunk == 0:
             input_side(p, stage, z, z_row, t, j0, j1, u0, u1, scratch)
         z += before * z_row

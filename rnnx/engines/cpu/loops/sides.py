@@ -20,6 +20,8 @@ from rnnx.engines.cpu.loops.records import function, gate_of
 def input_rows(p, t, j0, j1, scratch):
     """Return the address of the rows of x of a chunk of steps from t, one after another, and their number."""
     n_steps, x = min(p.chunk, p.n_steps - t), p.x + t * p.x_step
+    if p.x_block:
+        return scratch + p.x_rows + t % p.x_block * (j1 - j0) * p.x_row, (j1 - j0) * n_steps
     if p.lengths == 0 and (n_steps == 1 or j1 - j0 == p.m):
         return x + j0 * p.x_row, (j1 - j0) * n_steps
     rows, buffer = scratch + p.x_list, scratch + p.x_rows
