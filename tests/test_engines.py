@@ -440,6 +440,23 @@ def test_a_pass_is_shared_on_the_pool_that_there_is(monkeypatch, rng):
         assert np.array_equal(expected, more[name])
 
 
+def test_a_template_remembers_its_pool_last():
+    """A thread that found it remembered, but its address not yet in the record, would run all slices as one."""
+    key = PassKey(rnnx.CELLS["rnn"], np.dtype(np.float32), 3, 2, 4, 5, False, ("Wax", "Waa", "ba"), False)
+    template, pools = ForwardPass(key, False, (None,)).divide(2, False), []
+
+    class Binding(np.ndarray):
+        def __setitem__(self, name, value):
+            pools.append(template._pool)
+            super().__setitem__(name, value)
+
+    template._binding = template._binding.view(Binding)
+    template._run = lambda arrays, run: pools.append(template._pool)
+    template.run_shared(())
+    assert pools == [None, thread_pool.pool()]
+    assert template._binding["pool"] == thread_pool.pool().address
+
+
 @pytest.mark.parametrize("unit_parallel", [False, True])
 def test_a_job_needs_no_worker(cell, unit_parallel, monkeypatch, rng):
     """The caller runs what the workers have not begun, with the same bits, even if they never come."""

@@ -256,8 +256,8 @@ class Template:
     def run_shared(self, arrays: Sequence[np.ndarray]) -> None:
         """Run the job on the thread pool, on a call's arrays."""
         used = pool()
-        if used is not self._pool:  # after a fork, there is another one
-            self._pool, self._binding["pool"] = used, used.address
+        if used is not self._pool:  # after a fork, it is another one
+            self._binding["pool"], self._pool = used.address, used  # in this order: another thread may look in between
         self._run(arrays, self.task.run_shared)
 
     def _run(self, arrays: Sequence[np.ndarray], run: Callable[[int], None]) -> None:
