@@ -20,7 +20,7 @@ from wide_cells import WIDE
 import rnnx
 from rnnx.data import CharTokenizer, Examples
 from rnnx.engines.cpu import packed, plans
-from rnnx.engines.cpu.descriptor import forward
+from rnnx.engines.cpu.descriptor import forward, kept_weights
 from rnnx.engines.cpu.runtime import thread_policy
 from rnnx.functional import signatures
 from rnnx.models import CharModel, Seq2Seq, SequenceClassifier, SequenceRegressor
@@ -39,9 +39,9 @@ formats = pytest.mark.parametrize("weights", FORMATS)
 def always(monkeypatch):
     """The compiled engine stores weights in a small format also where it is not faster."""
     caches = forward.ForwardPass, plans.ForwardPlan
-    monkeypatch.setattr(forward, "_SMALLEST", -1)
-    monkeypatch.setattr(forward, "_LEAST_KEPT", -1)
-    monkeypatch.setattr(forward, "_MOST_ROWS", 1 << 30)
+    monkeypatch.setattr(kept_weights, "_SMALLEST", -1)
+    monkeypatch.setattr(kept_weights, "_LEAST_KEPT", -1)
+    monkeypatch.setattr(kept_weights, "_MOST_ROWS", 1 << 30)
 
     def clear():
         signatures._signatures._found.clear()  # with the passes prepared for them

@@ -15,7 +15,7 @@ from typing import Any
 import array_api_compat as compat
 import numpy as np
 
-from rnnx._core.underflow import ignore_underflow
+from rnnx._core.harmless_errors import ignore_harmless_errors
 from rnnx._core.words import shown
 
 Array = Any  # an array of any supported library, checked at run time
@@ -295,7 +295,7 @@ def astype(xp: Namespace, array: Array, dtype: Any) -> Array:
     return array if array.dtype == dtype else _cast(xp, array, dtype)
 
 
-@ignore_underflow
+@ignore_harmless_errors
 def _cast(xp: Namespace, array: Array, dtype: Any) -> Array:
     return xp.astype(array, dtype)
 

@@ -8,7 +8,7 @@ import numpy as np
 from rnnx._core import arrays as ns
 from rnnx._core import checks, layout
 from rnnx._core.arrays import Array
-from rnnx._core.underflow import ignore_underflow
+from rnnx._core.harmless_errors import ignore_harmless_errors
 from rnnx._core.words import shown
 from rnnx.cells import Cell
 from rnnx.cells.observation import is_derived, observed
@@ -259,7 +259,7 @@ def _owner(caches: Any) -> Caches:
     return caches
 
 
-@ignore_underflow
+@ignore_harmless_errors
 def _walk_back(caches: Any, ds_final: Any, ds: Sequence[Array | None], inputs: bool = False) -> tuple[States, Array]:
     """Run backward step by step; return the cotangents of states (n_a, m, T + 1) and, with `inputs`, x (n_x, m, T)."""
     owner = _owner(caches)
@@ -315,7 +315,7 @@ def _cotangents(
     return tape, at_end, entering
 
 
-@ignore_underflow
+@ignore_harmless_errors
 def _norms(gradients: States, axes: tuple[int, ...]) -> Array:
     """Return Euclidean norms of all states over some axes, scaled so that no square overflows or underflows."""
     xp, _ = ns.common_namespace(gradients)

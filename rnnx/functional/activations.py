@@ -11,13 +11,13 @@ import numpy as np
 from rnnx import engines
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
-from rnnx._core.underflow import ignore_underflow
+from rnnx._core.harmless_errors import ignore_harmless_errors
 from rnnx.cells import words
 from rnnx.cells.expressions import Expression
 from rnnx.cells.vocabulary import array_ops
 
 
-@ignore_underflow
+@ignore_harmless_errors
 def sigmoid(x: Array) -> Array:
     """Logistic function, 1 / (1 + exp(-x)), computed without overflow.
 
@@ -52,7 +52,7 @@ def sigmoid(x: Array) -> Array:
     return array_ops(xp).sigmoid(x)
 
 
-@ignore_underflow
+@ignore_harmless_errors
 def sigmoid_backward(dy: Array, y: Array) -> Array:
     """Gradient with respect to x of y = sigmoid(x): dy * (y - y^2).
 
@@ -82,7 +82,7 @@ def sigmoid_backward(dy: Array, y: Array) -> Array:
     return dy * (y - y * y)
 
 
-@ignore_underflow
+@ignore_harmless_errors
 def tanh(x: Array) -> Array:
     """Hyperbolic tangent; `x` and the result as for `sigmoid`.
 
@@ -103,7 +103,7 @@ def tanh(x: Array) -> Array:
     return array_ops(xp).tanh(x)
 
 
-@ignore_underflow
+@ignore_harmless_errors
 def tanh_backward(dy: Array, y: Array) -> Array:
     """Gradient with respect to x of y = tanh(x): dy * (1 - y^2); `dy` and `y` as for `sigmoid_backward`.
 
@@ -123,7 +123,7 @@ def tanh_backward(dy: Array, y: Array) -> Array:
     return dy - dy * y * y
 
 
-@ignore_underflow
+@ignore_harmless_errors
 def relu(x: Array) -> Array:
     """Rectifier, max(x, 0), which keeps NaN; `x` and the result as for `sigmoid`.
 
@@ -144,7 +144,7 @@ def relu(x: Array) -> Array:
     return array_ops(xp).relu(x)
 
 
-@ignore_underflow
+@ignore_harmless_errors
 def relu_backward(dy: Array, y: Array) -> Array:
     """Gradient with respect to x of y = relu(x): dy where y > 0, else 0; `dy` and `y` as for `sigmoid_backward`.
 
@@ -164,7 +164,7 @@ def relu_backward(dy: Array, y: Array) -> Array:
     return xp.where(y > 0, dy, xp.zeros_like(dy))
 
 
-@ignore_underflow
+@ignore_harmless_errors
 def softmax(x: Array) -> Array:
     """Softmax along the first axis: exp(x) / sum(exp(x)) for each column, computed without overflow.
 
@@ -195,7 +195,7 @@ def softmax(x: Array) -> Array:
     return of_columns(xp, x)
 
 
-@ignore_underflow
+@ignore_harmless_errors
 def of_columns(xp: Any, x: Array) -> Array:
     """Compute `softmax` without checks."""
     compiled = getattr(engines.operations(xp, math.prod(x.shape)), "softmax", None)
@@ -206,7 +206,7 @@ def of_columns(xp: Any, x: Array) -> Array:
         return e / xp.sum(e, axis=0, keepdims=True)
 
 
-@ignore_underflow
+@ignore_harmless_errors
 def softmax_backward(dy: Array, y: Array) -> Array:
     """Gradient with respect to x of y = softmax(x): y * (dy - sum(dy * y)) per column; both have shape (n, ...).
 

@@ -15,7 +15,7 @@ from typing import Any
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx._core.checks import check_shape
-from rnnx._core.underflow import ignore_underflow
+from rnnx._core.harmless_errors import ignore_harmless_errors
 from rnnx.functional.attention_base import AttentionCache as AttentionCache
 from rnnx.functional.attention_base import (
     attend,
@@ -31,7 +31,7 @@ from rnnx.functional.attention_base import (
 Gradients = dict[str, Array]
 
 
-@ignore_underflow
+@ignore_harmless_errors
 def additive_attention_forward(
     queries: Array, keys: Array, values: Array, parameters: Mapping[str, Array], *, lengths: Any = None
 ) -> tuple[Array, Array, AttentionCache]:
@@ -86,7 +86,7 @@ def additive_attention_forward(
     return context, ns.owned_copy(cache.xp, cache.weights), cache
 
 
-@ignore_underflow
+@ignore_harmless_errors
 def additive_attention_backward(dcontext: Array, cache: AttentionCache, dweights: Array | None = None) -> Gradients:
     r"""Compute the gradients of `additive_attention_forward`.
 
@@ -150,7 +150,7 @@ def additive_attention_backward(dcontext: Array, cache: AttentionCache, dweights
     return gradients
 
 
-@ignore_underflow
+@ignore_harmless_errors
 def dot_product_attention_forward(
     queries: Array, keys: Array, values: Array, *, scaled: bool = False, lengths: Any = None
 ) -> tuple[Array, Array, AttentionCache]:
@@ -199,7 +199,7 @@ def dot_product_attention_forward(
     return context, ns.owned_copy(cache.xp, cache.weights), cache
 
 
-@ignore_underflow
+@ignore_harmless_errors
 def dot_product_attention_backward(dcontext: Array, cache: AttentionCache, dweights: Array | None = None) -> Gradients:
     r"""Compute the gradients of `dot_product_attention_forward`. Errors are those of `additive_attention_backward`.
 
@@ -272,7 +272,7 @@ class AttentionStream:
         self._source = prepare(kind, {"keys": keys, "values": values}, parameters, lengths, scaled)
         self._from_keys = None if parameters is None else project_keys(self._source)
 
-    @ignore_underflow
+    @ignore_harmless_errors
     def step(self, queries: Array) -> tuple[Array, Array]:
         """Attend with one query per example.
 

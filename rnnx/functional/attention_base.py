@@ -13,8 +13,8 @@ from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx._core.checks import check_keys, check_lengths, check_shape, flag
 from rnnx._core.copying import Portable
+from rnnx._core.harmless_errors import ignore_harmless_errors
 from rnnx._core.layout import valid_examples
-from rnnx._core.underflow import ignore_underflow
 
 _SYMBOLS = {"queries": ("n_q", "T_y"), "keys": ("n_k", "T_x"), "values": ("n_v", "T_x")}
 
@@ -44,13 +44,13 @@ class AttentionCache(Portable):
         return replace(self, **cast, parameters=parameters)
 
 
-@ignore_underflow
+@ignore_harmless_errors
 def project_keys(cache: AttentionCache) -> Array:
     """Return W_k k_s, (m, T_x, n_h), which the additive scores of all queries share."""
     return times(cache.xp, cache.keys, cache.xp.matrix_transpose(cache.parameters["Wk"]))
 
 
-@ignore_underflow
+@ignore_harmless_errors
 def attend(cache: AttentionCache, projected_keys: Array | None = None) -> tuple[Array, AttentionCache]:
     """Return the context (n_v, m, T_y), and the cache with the weights.
 
@@ -69,7 +69,7 @@ def attend(cache: AttentionCache, projected_keys: Array | None = None) -> tuple[
     return public(xp, product(xp, weights, cache.values)), replace(cache, weights=weights, tanh=h)
 
 
-@ignore_underflow
+@ignore_harmless_errors
 def attend_backward(
     kind: str, dcontext: Array, cache: Any, dweights: Array | None
 ) -> tuple[AttentionCache, Array, Array]:

@@ -9,8 +9,8 @@ import numpy as np
 
 from rnnx._core.arrays import Array
 from rnnx._core.checks import check_library, check_size, choice, integer, real
+from rnnx._core.harmless_errors import ignore_harmless_errors
 from rnnx._core.randomness import RNG, generator, takes_rng
-from rnnx._core.underflow import ignore_underflow
 from rnnx._core.words import shown
 from rnnx.cells import Cell, cell_of
 
@@ -161,7 +161,7 @@ def _check_choices(scheme: str, dtype: str, xp: Any) -> None:
     check_library("xp", xp)
 
 
-@ignore_underflow
+@ignore_harmless_errors
 def _convert(values: dict[str, np.ndarray], dtype: str, xp: Any, device: Any) -> dict[str, Array]:
     """Convert to a dtype, library and device."""
     target: Any = np if xp is None else xp

@@ -5,7 +5,7 @@ from typing import Any
 
 from rnnx import engines
 from rnnx._core.arrays import Array
-from rnnx._core.underflow import ignore_underflow
+from rnnx._core.harmless_errors import ignore_harmless_errors
 from rnnx.cells import Cell
 from rnnx.cells.missing import missing_values
 from rnnx.cells.vocabulary import array_ops
@@ -13,7 +13,7 @@ from rnnx.cells.wiring import Slot
 from rnnx.engines.protocol import Call, Tape
 
 
-@ignore_underflow
+@ignore_harmless_errors
 def completed(tape: Tape, cell: Cell, saved: Mapping[str, Array]) -> dict[str, Array]:
     """Return all saved values of a tape, given some of them, each (T, m, n).
 

@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 from rnnx import engines
 from rnnx._core.arrays import Array
+from rnnx._core.harmless_errors import ignore_harmless_errors
 from rnnx._core.kinds import Table, kinds
-from rnnx._core.underflow import ignore_underflow
 from rnnx.cells import Cell
 from rnnx.engines.precision import conversion
 from rnnx.engines.protocol import Arrays, PreparedStep
@@ -95,7 +95,7 @@ def step_forward(
     return _checked_forward(cell, xt, states, parameters, key)
 
 
-@ignore_underflow
+@ignore_harmless_errors
 def _checked_forward(
     cell: Cell, xt: Array, states: Mapping[str, Array], parameters: Mapping[str, Array], key: Any
 ) -> tuple[tuple[Array, ...], Array | None, tuple[Any, ...]]:
@@ -133,7 +133,7 @@ def step_backward(cell: Cell, ds: Mapping[str, Array], cache: tuple[Any, ...]) -
     return _checked_backward(cell, ds, cache)
 
 
-@ignore_underflow
+@ignore_harmless_errors
 def _checked_backward(cell: Cell, ds: Mapping[str, Array], cache: tuple[Any, ...]) -> dict[str, Array]:
     """Check the arguments of `step_backward`, and run it as a sequence."""
     if not isinstance(cache, tuple):

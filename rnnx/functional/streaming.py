@@ -7,7 +7,7 @@ from rnnx import engines
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx._core.checks import boolean_array, check_shape, check_size, integer
-from rnnx._core.underflow import ignore_underflow
+from rnnx._core.harmless_errors import ignore_harmless_errors
 from rnnx.cells import Cell, cell_of
 from rnnx.cells.cell import STEP
 from rnnx.functional import arguments, schedule, signatures
@@ -129,7 +129,7 @@ class Stream:
         ns.common_namespace({"parameters": self._s0[0], name: array})
         ns.floating_dtype(self._xp, {}, {name: array})
 
-    @ignore_underflow
+    @ignore_harmless_errors
     def _converted(self, name: str, array: Array, symbols: str, shape: tuple[int, ...]) -> Array:
         self._check(name, array)
         check_shape(name, array, symbols, shape)

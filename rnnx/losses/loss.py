@@ -14,9 +14,9 @@ from rnnx import engines
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx._core.checks import check_indices, check_lengths, check_shape
+from rnnx._core.harmless_errors import ignore_harmless_errors
 from rnnx._core.inputs import bools_to_integers, check_weights, host_lengths, weights_of_steps
 from rnnx._core.layout import valid_examples
-from rnnx._core.underflow import ignore_underflow
 from rnnx._core.words import shown
 from rnnx.cells.derivatives import gradients
 from rnnx.cells.expressions import Expression
@@ -242,7 +242,7 @@ class Loss:
             own = self.config["name"]
             raise ValueError(f"`{name}` of the loss {own!r} must be {allowed}; got {targets[place]} at index {place}")
 
-    @ignore_underflow
+    @ignore_harmless_errors
     def describe(self, xp: Any, z: Array) -> dict[str, Array]:
         """Return what outputs (n_y, ...) stand for, by name, each of shape (n, ...)."""
         n = z.shape[0] // len(self.outputs)

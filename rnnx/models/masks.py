@@ -11,7 +11,7 @@ from rnnx import engines
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx._core.checks import integer
-from rnnx._core.underflow import ignore_underflow
+from rnnx._core.harmless_errors import ignore_harmless_errors
 from rnnx._core.words import shown
 
 
@@ -111,6 +111,6 @@ def dropped(x: Array, masks: Masks, place: str, rate: float) -> tuple[Array, Cal
     return again(x), again
 
 
-@ignore_underflow
+@ignore_harmless_errors
 def _product(mask: Array, x: Array) -> Array:
     return x * mask

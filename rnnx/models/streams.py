@@ -8,8 +8,8 @@ import numpy as np
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx._core.checks import check_indices, check_shape
+from rnnx._core.harmless_errors import ignore_harmless_errors
 from rnnx._core.inputs import real_array
-from rnnx._core.underflow import ignore_underflow
 from rnnx.functional.streaming import Stream
 from rnnx.models.decoding import one_hot_columns
 from rnnx.models.layers import States
@@ -102,7 +102,7 @@ class CharStream:
         self.__dict__.update(state)
         self._columns = one_hot_columns(self._weights.shape[0], self._weights)
 
-    @ignore_underflow
+    @ignore_harmless_errors
     def read(self, indices: np.ndarray, extra: Mapping[str, Array] | None = None) -> Array:
         """Read the next character of every text, (m,), and return the logits of the one after it, (vocab_size, m).
 

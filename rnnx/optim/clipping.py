@@ -5,7 +5,7 @@ from typing import Any
 from rnnx import engines
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
-from rnnx._core.underflow import ignore_underflow
+from rnnx._core.harmless_errors import ignore_harmless_errors
 from rnnx.engines.operations import Numbers, Rule
 from rnnx.optim.base import Tree
 from rnnx.optim.checks import Named, check_mapping, positive
@@ -42,7 +42,7 @@ def clip_by_value(grads: Named, max_value: float) -> Tree:
     return _changed(xp, clipped, {"most": max_value}, grads) if grads else {}
 
 
-@ignore_underflow
+@ignore_harmless_errors
 def clip_by_norm(grads: Named, max_norm: float) -> Tree:
     """Scale each gradient separately so that its norm is at most `max_norm` (Keras's clipnorm).
 
@@ -78,7 +78,7 @@ def clip_by_norm(grads: Named, max_norm: float) -> Tree:
     return clipped
 
 
-@ignore_underflow
+@ignore_harmless_errors
 def clip_by_global_norm(grads: Named, max_norm: float) -> tuple[Tree, Array]:
     """Scale all gradients by one factor so that their global norm is at most `max_norm`.
 
@@ -132,7 +132,7 @@ def _floating(grads: Named) -> tuple[Any, Named]:
     return xp, {key: xp.astype(g, dtype) if is_data[key] else g for key, g in grads.items()}
 
 
-@ignore_underflow
+@ignore_harmless_errors
 def scale_to_norm(xp: Any, grads: Named, max_norm: float, *, own: bool = True) -> tuple[Tree, Array]:
     """Compute `clip_by_global_norm` without checks; unless `own`, gradients that need no clipping are not copied."""
     norm = engines.operations(xp).norm([g for g in grads.values() if 0 not in g.shape])

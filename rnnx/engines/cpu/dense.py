@@ -10,7 +10,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from rnnx._core.underflow import ignore_underflow
+from rnnx._core.harmless_errors import ignore_harmless_errors
 from rnnx.engines.cpu.codegen.formats import packed_bytes
 from rnnx.engines.cpu.codegen.gemm import KC, MC, n_vectors
 from rnnx.engines.cpu.codegen.ir import lanes, machine
@@ -140,7 +140,7 @@ def _is_compiled(products: int, *arrays: np.ndarray) -> bool:
     return _SMALLEST < products <= _LARGEST and dtype in _DTYPES and all(a.dtype == dtype for a in arrays)
 
 
-@ignore_underflow
+@ignore_harmless_errors
 def matmul(a: np.ndarray, b: np.ndarray, bias: np.ndarray | None = None) -> np.ndarray:
     """See `Engine`."""
     (rows, n_k), columns = a.shape, b.shape[1]
@@ -159,7 +159,7 @@ def matmul(a: np.ndarray, b: np.ndarray, bias: np.ndarray | None = None) -> np.n
     return out
 
 
-@ignore_underflow
+@ignore_harmless_errors
 def gradients(dz: np.ndarray, a: np.ndarray, w: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
     """See `Engine`."""
     (rows, n_out), n_in = dz.shape, a.shape[1]

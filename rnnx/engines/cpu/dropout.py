@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from rnnx._core.underflow import ignore_underflow
+from rnnx._core.harmless_errors import ignore_harmless_errors
 from rnnx.engines.cpu import kernels
 from rnnx.engines.cpu.descriptor.fields import MASKS
 from rnnx.engines.cpu.kernels import DTYPES
@@ -46,7 +46,7 @@ def kept(
     return (out if out.dtype == like.dtype else out.astype(like.dtype)).T
 
 
-@ignore_underflow
+@ignore_harmless_errors
 def dropped(
     key: np.ndarray, start: int, rate: float, x: np.ndarray, value: float
 ) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]] | None:
@@ -71,7 +71,7 @@ def _rows(a: np.ndarray, dtype: Any) -> np.ndarray:
     return a.T if is_ready else np.array(a.T, dtype, order="C")
 
 
-@ignore_underflow
+@ignore_harmless_errors
 def _dropped_again(bits: np.ndarray, value: Any, d: np.ndarray) -> np.ndarray:
     """Return a cotangent, which may be overwritten, with the dropout of these bits: its product with `value` or 0."""
     rows = _rows(d, np.promote_types(d.dtype, value.dtype))

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from rnnx._core.underflow import ignore_underflow
+from rnnx._core.harmless_errors import ignore_harmless_errors
 from rnnx.engines.cpu import kernels
 from rnnx.engines.cpu.array_tables import ArrayTable, array_table
 from rnnx.engines.cpu.codegen.ir import lanes
@@ -83,7 +83,7 @@ class CpuOperations:
         kernel = kernels.elementwise(rule, tuple(numbers), len(rows[0]), dtype)
         return _Once(kernel, table, width, numbers, len(rows), arrays)
 
-    @ignore_underflow
+    @ignore_harmless_errors
     def norm(self, arrays: Sequence[np.ndarray]) -> Any:
         total, dtypes = 0.0, {a.dtype for a in arrays}
         if not dtypes <= DTYPES:
@@ -102,7 +102,7 @@ class CpuOperations:
             return REFERENCE.norm(arrays)
         return max(dtypes, key=operator.attrgetter("itemsize")).type(math.sqrt(total))
 
-    @ignore_underflow
+    @ignore_harmless_errors
     def loss(
         self, loss: Loss, y: np.ndarray, targets: np.ndarray, ends: Any, weights: Any = None
     ) -> tuple[Any, np.ndarray]:
@@ -136,7 +136,7 @@ class CpuOperations:
             return REFERENCE.loss(loss, y, targets, ends, weights)
         return dtype.type(mean), gradient.T
 
-    @ignore_underflow
+    @ignore_harmless_errors
     def softmax(self, y: np.ndarray) -> np.ndarray | None:
         if y.dtype not in DTYPES or not y.flags.f_contiguous or not y.size:
             return None

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rnnx.engines.cpu.descriptor.forward import Matrix
+from rnnx.engines.cpu.descriptor.kept_weights import Matrix
 from rnnx.engines.cpu.runtime.buffer_pool import aligned
 
 _is_filled = attrgetter("is_filled")

@@ -12,8 +12,8 @@ from typing import Any
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
+from rnnx._core.harmless_errors import ignore_harmless_errors, unused_errors
 from rnnx._core.layout import to_public, to_time_major, valid_steps
-from rnnx._core.underflow import ignore_underflow, unused_errors
 from rnnx.cells.parameters import StageWeights, name_gradients, recurrent_parameters, stack_weights
 from rnnx.cells.wiring import wiring
 from rnnx.engines.protocol import Arrays, Call, Cotangents, Engine, Gradients, Tape
@@ -24,7 +24,7 @@ from rnnx.engines.reference.products import gates_of, masked, one_hot, rows_of, 
 class ReferenceEngine:
     """See `rnnx.engines.protocol.Engine`."""
 
-    @ignore_underflow
+    @ignore_harmless_errors
     def forward(self, call: Call, *, keep: bool) -> tuple[Arrays, Tape]:
         xp, cell = call.xp, call.cell
         parameters = recurrent_parameters(cell, call.parameters)
@@ -47,7 +47,7 @@ class ReferenceEngine:
         tape = Tape(cell, xp, call.dtype, X, call.indices, call.n_x, S, kept, call.lengths, parameters, own, E)
         return tuple(to_public(xp, a) for a in outputs), tape
 
-    @ignore_underflow
+    @ignore_harmless_errors
     def one_step(self, call: Call) -> tuple[Arrays, Arrays]:
         """Return the states after a call of one step, and the saved values, (n, m), without a tape."""
         xp, cell = call.xp, call.cell
@@ -57,7 +57,7 @@ class ReferenceEngine:
         after, saved = _step(xp, stages, weights, x, tuple([s.T for s in call.s0]), inputs)
         return tuple([s.T for s in after]), tuple([v.T for v in saved])
 
-    @ignore_underflow
+    @ignore_harmless_errors
     def backward(self, tape: Tape, cotangents: Cotangents) -> Gradients:
         xp, cell = tape.xp, tape.cell
         weights = tape.own or [stack_weights(xp, stage, tape.parameters, tape.n_x, tape.n_a) for stage in wiring(cell)]
@@ -78,7 +78,7 @@ class ReferenceEngine:
         d_inputs = tuple(to_public(xp, masked(xp, valid, d)) for d in dE)
         return Gradients(dx, tuple(map(xp.matrix_transpose, ds0)), named, d_inputs)
 
-    @ignore_underflow
+    @ignore_harmless_errors
     def matmul(self, a: Array, b: Array, bias: Array | None = None) -> Array:
         result = a @ b
         return result if bias is None else result + bias
@@ -108,7 +108,7 @@ class ReferenceStepper:
         self._weights = [stack_weights(xp, stage, parameters, call.n_x, call.n_a) for stage in wiring(call.cell)]
         self._stages = prepared(xp, call.cell, self._weights, call.s0[0].T)
 
-    @ignore_underflow
+    @ignore_harmless_errors
     def step(self, xt: Array, inputs: Arrays = ()) -> Arrays:
         s = tuple([s.T for s in self._states])
         s, _ = _step(self._xp, self._stages, self._weights, xt.T, s, [e.T for e in inputs])

@@ -8,8 +8,8 @@ import numpy as np
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
+from rnnx._core.harmless_errors import ignore_harmless_errors, unused_errors
 from rnnx._core.layout import valid_examples
-from rnnx._core.underflow import ignore_underflow, unused_errors
 from rnnx.cells.vocabulary import Condition, array_ops
 from rnnx.engines.operations import Arrays, Loss, Numbers, Rule
 
@@ -30,7 +30,7 @@ class ReferenceOperations:
             results.append(found if targets is None else tuple(map(ns.written, targets, found)))
         return results
 
-    @ignore_underflow
+    @ignore_harmless_errors
     def norm(self, arrays: Sequence[Array]) -> Array:
         xp = ns.namespace(arrays[0])
         # Divide by the largest element so that squares of large gradients do not overflow.
@@ -43,7 +43,7 @@ class ReferenceOperations:
             parts.append(xp.sum(scaled))
         return unit * xp.sqrt(xp.sum(xp.stack(parts)))
 
-    @ignore_underflow
+    @ignore_harmless_errors
     def loss(
         self, loss: Loss, y: Array, targets: Array, ends: Array | None, weights: Array | None = None
     ) -> tuple[Array, Array]:

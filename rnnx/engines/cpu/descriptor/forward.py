@@ -3,42 +3,26 @@
 from dataclasses import replace
 from functools import lru_cache
 from math import lcm, prod
-from typing import NamedTuple
 
 from rnnx.cells.wiring import Argument, Slot, StageWiring, wiring
 from rnnx.engines.cpu import kernels
 from rnnx.engines.cpu.codegen.direct import most_rows
-from rnnx.engines.cpu.codegen.formats import FORMATS, packed_bytes
-from rnnx.engines.cpu.codegen.gemm import KC, n_vectors
-from rnnx.engines.cpu.codegen.ir import machine
 from rnnx.engines.cpu.descriptor.builder import Fields, PassKey, Places, Template, direct, narrow, product
 from rnnx.engines.cpu.descriptor.fields import ZH, ZX
+from rnnx.engines.cpu.descriptor.kept_weights import MANY_EXAMPLES, formats_of, kept_sizes
 from rnnx.engines.cpu.descriptor.layout import Block, Layout, lines
 from rnnx.engines.cpu.descriptor.stages import Pass, multiplies_once, names
 from rnnx.engines.cpu.runtime.buffer_pool import address
-from rnnx.engines.cpu.runtime.tuning import MANY_ROWS, panel_vectors
+from rnnx.engines.cpu.runtime.tuning import panel_vectors
 from rnnx.engines.cpu.runtime.work import cache_bytes
 
 _ROWS_OF_A_CHUNK = 64  # of input sides, computed in one product
-# A product is faster with weights in a small format if they do not stay in the cache, and have few rows to multiply.
-_SMALLEST = 1 << 18  # bytes of a packed matrix of float32, which must be more
-_MOST_ROWS = 12
-_LEAST_KEPT = 1 << 14  # bytes: packing fewer takes no longer than finding those that are kept
-_MANY_EXAMPLES = 2 * MANY_ROWS  # many rows for each of two threads: what is kept does not depend on their number
 
 
 def _chunk(n_steps: int, rows: int) -> int:
     """Return how many steps of so many rows make a chunk: a power of two, as blocks of x have whole chunks."""
     most = max(1, min(n_steps, _ROWS_OF_A_CHUNK // rows))
     return 1 << most.bit_length() - 1
-
-
-class Matrix(NamedTuple):
-    """A packed matrix that is kept: its number, 2 stage + 1 for input weights; its format, empty for numbers; NV."""
-
-    number: int
-    weights: str
-    nv: int
 
 
 @lru_cache(maxsize=256)
@@ -98,8 +82,10 @@ class ForwardPass(Pass):
         self.outputs = names("output", cell.states[: 1 if only_first else None]) if keep or borrows else ()
         self.final = names("final", cell.states) if slot is None and not self.outputs else ()
         self.parameters = tuple(f"parameter {name}" for name in key.keys)  # a key may be "block"
-        self._formats, self._kept, self.kept_sizes = self._matrices(slot is not None)
-        if (m >= _MANY_EXAMPLES and self._kept) or n_y:  # their micro-panels begin where shares of units do not
+        self._formats = formats_of(key, _chunk(n_steps, m))
+        self.kept_sizes = {} if slot is not None else kept_sizes(key, self._formats)  # a stepper packs only once
+        self._kept = {matrix.number: matrix for matrix in self.kept_sizes}
+        if (m >= MANY_EXAMPLES and self._kept) or n_y:  # their micro-panels begin where shares of units do not
             self.work = replace(self.work, shares=0)
         own = tuple(f"packed {number}" for number in self._kept)
         given = (*self.sequences, *self.initial, *self.parameters, *(("y", "W_y", "b_y") if n_y else ()))
@@ -207,32 +193,6 @@ class ForwardPass(Pass):
         block = min(max(t.fields["chunk"], t.lanes), t.n_steps)  # transposes take as many steps as a vector has lanes
         fits = block * t.rows * t.n_x * t.item <= cache_bytes() // 2
         return block if by_slice and fits else 0
-
-    def _matrices(self, steps: bool) -> tuple[dict[int, str], dict[int, Matrix], dict[Matrix, int]]:
-        """Return the formats of the packed matrices, those that are kept, both by number, and their bytes.
-
-        Small formats are for matrices that multiply few rows at once on one thread, so that it does not depend on the
-        threads, as the order of a sum may not. A stepper keeps nothing, as it packs only once.
-        """
-        key, formats, kept, sizes = self.key, dict[int, str](), dict[int, Matrix](), dict[Matrix, int]()
-        for wired in wiring(key.cell):
-            heads, d = wired.heads, wired.columns(key.n)
-            sides = [(d, wired.n_zh, 1 if heads > 1 else wired.n_zh, key.m)]
-            if not key.indices:
-                sides.append((key.n_x, wired.n_zx, wired.n_zx, key.m * _chunk(key.n_steps, key.m)))
-            for side, (n_k, gates, group, rows) in enumerate(sides):
-                vectors = n_vectors(key.dtype, wired.units(key.n) * gates)
-                number, size = 2 * wired.number + side, n_k * vectors * machine().vector_bytes
-                small = key.weights in FORMATS and size > _SMALLEST and rows <= _MOST_ROWS
-                formats[number] = weights = key.weights if small else ""
-                if steps or not key.weights or not (small or size > _LEAST_KEPT):
-                    continue
-                many = key.m if key.m >= _MANY_EXAMPLES and not small else 0
-                kept[number] = matrix = Matrix(number, weights, panel_vectors(group, many))
-                own = side == 0 and heads > 1  # one matrix for each gate and head
-                of_one, count = (n_vectors(key.dtype, d), heads * gates) if own else (vectors, 1)
-                sizes[matrix] = count * lines(packed_bytes(key.dtype, weights, n_k, of_one, KC))
-        return formats, kept, sizes
 
     def _side(self, t: Template, number: int, group: int, size: int) -> dict[str, int]:
         """Return the fields of a stage's packed weights of one side; `size` is that of a matrix in the workspace."""

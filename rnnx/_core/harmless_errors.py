@@ -12,7 +12,7 @@ import numpy as np
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def ignore_underflow(function: F) -> F:
+def ignore_harmless_errors(function: F) -> F:
     """Decorate a pure function whose small results may become zero, even if the caller has called ``np.seterr``.
 
     "Invalid value encountered in matmul" is ignored, too: with AVX-512 and 5 terms, OpenBLAS 0.3.31 also multiplies
