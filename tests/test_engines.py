@@ -269,7 +269,7 @@ def test_many_threads_many_shapes(engine):
 
 
 def spy_on_threads(monkeypatch):
-    """A list of the number of threads that every job from now on gets, if it asks for several."""
+    """A list of the number of threads that every pass from now on gets, if it asks for several."""
     used, run_shared = [], Template.run_shared
 
     def spy(template, arrays):
@@ -308,7 +308,7 @@ def test_paths_give_the_same_bits(cell, dtype, m, rng, monkeypatch):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("m", [1, 2, 5, 37])
-def test_inputs_converted_in_blocks_give_the_same_bits(cell, dtype, m, rng):
+def test_inputs_converted_in_blocks_give_the_same_bits(cell, dtype, m, rng, monkeypatch):
     """Without caches, slices of examples convert x block by block, if it is not in the order in which it is read."""
     problem = make_problem(cell, rng, 19, 6, m, 75, scale=0.3).astype(dtype)
 
@@ -320,10 +320,16 @@ def test_inputs_converted_in_blocks_give_the_same_bits(cell, dtype, m, rng):
         with rnnx.use_engine("cpu"), use_policy(lambda work: (threads, False)):
             return rnnx.recurrent_forward(cell, x, problem.s0, problem.parameters, **extra)[0]
 
+    blocks, kind = [], ForwardPass.__wrapped__
+    x_block = kind._x_block
+    monkeypatch.setattr(kind, "_x_block", lambda *given: blocks.append(x_block(*given)) or blocks[-1])
+    monkeypatch.setattr(Work, "sections", lambda work, threads, steps: min(5, steps))
+    monkeypatch.setattr(Work, "slices_per_thread", lambda work, threads, steps: 1 + (threads == 3))
     expected = states(np.asfortranarray(problem.x), 1, True)
     for threads, asarray in itertools.product((1, 2, 3), (guarded, spaced)):
         found = states(asarray(problem.x), threads, False)
         assert all(map(np.array_equal, found, expected)), threads
+    assert 0 < max(blocks) < problem.x.shape[2]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -421,7 +427,7 @@ def test_sleeping_threads_wake_up(rng):
             assert all(np.array_equal(first[name], again[name]) for name in first)
 
 
-def test_a_pass_is_shared_on_the_pool_that_there_is(monkeypatch, rng):
+def test_a_pass_uses_the_current_pool(monkeypatch, rng):
     """After a fork, it is another one."""
     problem = make_problem(rnnx.CELLS["lstm"], rng, 4, 5, 6, 3)
     with rnnx.use_engine("cpu"), use_policy(lambda work: (3, False)):

@@ -130,20 +130,18 @@ class ForwardPlan:
     def fields(self, run: Run) -> dict[str, Any]:
         """Return the fields of the tape."""
         key, n_states, n_keys = self.key, len(self.key.cell.states), len(self.key.keys)
-        block = self.job.block.arrays(run.memory)
-        end = n_states + len(key.cell.saved)
-        x = run.given[0].T if self._reads_x or not self.keep else block[end]
-        fields: dict[str, Any] = {"x": x}
         if self.keep:
+            block, end = self.job.block.arrays(run.memory), n_states + len(key.cell.saved)
             states, saved = tuple(block[:n_states]), tuple(block[n_states:end])
             if run.lengths is not None:
                 _write_past_ends(states, saved, run.lengths)
-            inputs, values = tuple(block[end + 1 : -n_keys]), block[-n_keys:]
-            fields |= {"states": states, "saved": saved, "inputs": inputs, "own": Kept(run, (states, saved, x))}
+            x, values = run.given[0].T if self._reads_x else block[end], block[-n_keys:]
+            inputs, own = tuple(block[end + 1 : -n_keys]), Kept(run, (states, saved, x))
+            fields: dict[str, Any] = {"states": states, "saved": saved, "inputs": inputs, "own": own}
         else:
-            values = [*run.given[-n_keys:]]
-            fields |= {"states": run.final, "saved": None, "inputs": (), "own": None}
-        return {**fields, "parameters": dict(zip(key.keys, values, strict=True))}
+            x, values = run.given[0].T, run.given[-n_keys:]
+            fields = {"states": run.final, "saved": None, "inputs": (), "own": None}
+        return {**fields, "x": x, "parameters": dict(zip(key.keys, values, strict=True))}
 
 
 def _write_past_ends(states: Arrays, saved: Arrays, lengths: np.ndarray) -> None:

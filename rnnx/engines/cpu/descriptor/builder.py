@@ -22,7 +22,7 @@ from rnnx.engines.cpu.descriptor import fields
 from rnnx.engines.cpu.descriptor.layout import Layout, lines
 from rnnx.engines.cpu.runtime import object_cache
 from rnnx.engines.cpu.runtime.buffer_pool import LINE, address, addresses, give_back_workspace, take_workspace
-from rnnx.engines.cpu.runtime.objects import DATA, READABLE, address_of_items, enter
+from rnnx.engines.cpu.runtime.objects import DATA, READABLE, enter
 from rnnx.engines.cpu.runtime.thread_pool import Task, ThreadPool, pool
 from rnnx.engines.cpu.runtime.tuning import panel_vectors
 from rnnx.engines.cpu.runtime.work import cache_bytes
@@ -69,8 +69,8 @@ def _jobs() -> Mapping[str, object_cache.Job]:
 
 
 @lru_cache(maxsize=1)
-def _binders() -> Mapping[str, object_cache.Job]:
-    return object_cache.loops("loops.binding", "bind", "bind_and_run")
+def _bind_and_run() -> object_cache.Job:
+    return object_cache.loops("loops.binding", "bind_and_run")["bind_and_run"]
 
 
 @lru_cache(maxsize=64)
@@ -217,29 +217,25 @@ class Template:
         self._base_of = np.where(values < 0, 0, values >> _SHIFT)  # a stride may be negative
         self._offsets = values - (self._base_of << _SHIFT)
         record = values.size, address(self._offsets), address(self._base_of), self._blocks, self.workspace
-        run = _binders()["bind_and_run"].address
-        self._binding = np.array((run, *record, DATA, self.task.address, 0), fields.BINDING)
-        self._address, self._enter = address(self._binding), enter(is_small and self.slices == 1)
+        self._binding = np.array((_bind_and_run().address, *record, DATA, self.task.address, 0), fields.BINDING)
+        holds = is_small and self.slices == 1
+        self._enter = enter(holds)
         self.whole_size = self.workspace + values.nbytes
         self._pool: ThreadPool | None = None
-        self._held = _held_memory(self.whole_size + LINE) if is_small else None
+        self._held = _held_memory(self.whole_size + LINE) if holds else None
         return self
 
     def binding(self, data: int, pool: int) -> np.ndarray:
-        """Return the record to bind it to arrays described by other objects, the addresses at an offset in them, and to
-        run the job on the thread pool at an address, or on one thread if that is 0.
+        """Return a record for arrays whose addresses are at offset `data` of other objects, and for the thread pool at
+        an address, or one thread if that is 0.
         """
         found = self._binding.copy()
         found["data"], found["pool"] = data, pool
         return found
 
-    def start(self, arrays: Sequence[np.ndarray], place: int) -> int:
+    def _written(self, arrays: Sequence[np.ndarray], place: int) -> int:
         """Write the descriptor for a call's arrays behind the workspace at `place`; return its address."""
         at = place + self.workspace
-        if READABLE:
-            objects = tuple(arrays)  # which must live until then
-            _binders()["bind"](address_of_items(objects), self._address, place)
-            return at
         given = addresses(arrays)
         given[: self._blocks] = [lines(block) for block in given[: self._blocks]]
         descriptor = self.bind(place, given)
@@ -267,7 +263,7 @@ class Template:
             if READABLE:
                 self._enter((self._binding, workspace.buffer, *arrays))
             else:
-                run(self.start(arrays, workspace.address))
+                run(self._written(arrays, workspace.address))
         finally:
             give_back_workspace(workspace)
 

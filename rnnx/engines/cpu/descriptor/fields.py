@@ -24,7 +24,9 @@ PASS = record(
     "scratch scratch_size",  # scratch memory of slice 0, and bytes per slice
     "kernel_arguments z z_size block_a block_b",  # offsets in it, and bytes of z per stage
     "examples",  # offset in it: the numbers of the examples of a step
-    "x_list x_rows rows",  # with lengths: the numbers of rows of x, these rows, and rows of other arrays
+    # The numbers of rows of x, and these rows one after another, for slices of some examples; with lengths, rows of
+    # other arrays.
+    "x_list x_rows rows",
     "x_block",  # steps of x that a slice converts to `x_rows` at once, in the loop; 0: x is converted before the loop
     "y_packed y_values y_count",  # for an output layer: its weights, the values of the loss, the number of rows
     "positions",  # with lengths, in a backward pass: t m + j of every row of dz

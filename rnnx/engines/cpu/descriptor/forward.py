@@ -133,17 +133,21 @@ class ForwardPass(Pass):
         for k in self.latest:
             places |= dict.fromkeys((Slot("state", k), Slot("state", k, after=True)), (states[k], 0))
         stages = [self._stage(t, wired, parameters, places, copies) for wired in wiring(cell)]
+        t.fields |= {"stages": stages, "dense": [self._dense(t, states[0])] if self.n_y else []}
+        return self._of_slice(t, stages, row)
+
+    def _of_slice(self, t: Template, stages: list[Fields], row: int) -> dict[str, int]:
+        """Return the parts of a slice's scratch memory; `row` is the size of a row of x in bytes."""
         widest = max(max(stage["n_vectors_x"] * t.fields["chunk"], stage["n_vectors_h"]) for stage in stages)
         rows = t.m if self.key.has_lengths else t.rows
-        z_size = lines(widest * t.size * rows)
-        t.fields |= {"stages": stages, "z_size": z_size, "dense": [self._dense(t, states[0])] if self.n_y else []}
+        t.fields["z_size"] = z_size = lines(widest * t.size * rows)
         scratch = self.scratch(t, t.m * max(stage["n_operand"] for stage in stages))
         if t.fields["x_block"]:
             scratch["x_rows"] = t.rows * t.fields["x_block"] * row
         elif self.key.has_lengths or t.rows < t.m:  # else all rows of a chunk are one after another
             scratch |= {"x_list": 8 * rows * t.fields["chunk"], "x_rows": rows * t.fields["chunk"] * row}
         if self.n_y:
-            packed = 0 if self._direct else t.packed(self.units(cell.states[0]), t.vectors(self.n_y))
+            packed = 0 if self._direct else t.packed(self.units(self.key.cell.states[0]), t.vectors(self.n_y))
             scratch |= {"y_packed": packed, "y_values": 8 * t.rows, "y_count": 8}
         wide = max(t.n_x, *(stage["n_operand"] for stage in stages)) + 1 if any(self._formats.values()) else 0
         return {"z": z_size * (len(stages) + 1), "wide": wide * t.size, **scratch}

@@ -48,7 +48,7 @@ def max_threads() -> int:
 
 @lru_cache(maxsize=64)
 def _least(most: int, *values: Any) -> int:
-    """Return the least limit: `most`, or one in an environment variable, of which these are the values, encoded.
+    """Return the least of `most` and the limits in environment variables, given their encoded values.
 
     The first number of a list is for the outermost level of threads. Anything else is no limit.
     """
