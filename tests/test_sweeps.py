@@ -8,12 +8,14 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from lab import NAMES, ok
 
 import rnnx
+from rnnx.cli import tune_command
 from rnnx.models import CharModel
 from rnnx.training import Settings, Sweep, load_checkpoint, read_metrics
 from rnnx.training.search_space import distributions
@@ -518,6 +520,25 @@ def test_processes_share_the_trials(settings, storage):
     alone = Sweep(settings, SPACE_OF_RATES, "alone", trials=6, pruner="none", sampler="tpe").run()
     startup = {(one.number, one.loss) for one in alone if one.number < 6}
     assert {one.loss for one in results} <= {loss for _, loss in startup}  # sampled by number, without a model so far
+
+
+def test_rank_0_ends_a_trial_that_was_unlocked_since_it_looked(monkeypatch):
+    class Unlocked:
+        """A trial of another process is locked, when first looked at, and unlocked from then on."""
+
+        looks = 0
+
+        def __iter__(self):
+            self.looks += 1
+            return iter(["trial"] if self.looks == 2 else [])
+
+        def others_train(self):
+            return False
+
+    monkeypatch.setattr(tune_command, "launched", lambda: 2)
+    for rank, expected in enumerate((["trial"], [])):
+        monkeypatch.setattr(tune_command, "launched_rank", lambda rank=rank: rank)
+        assert list(tune_command._left(Unlocked(), SimpleNamespace(requested=False))) == expected
 
 
 SPACE_OF_RATES = {"learning_rate": SPACE["learning_rate"]}

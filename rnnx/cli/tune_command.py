@@ -116,13 +116,21 @@ def _sweep(context: click.Context, options: dict[str, Any]) -> tuple[dict[str, S
 
 
 def _left(sweep: Sweep, interrupt: Interrupt) -> Iterator[SweepTrial]:
-    """Yield the trials that are left, until an interrupt. Under mpiexec, rank 0 waits for those of the others."""
+    """Yield the trials that are left, until an interrupt. Under mpiexec, rank 0 waits for those of the others.
+
+    When nobody trains any more, it looks again: a process unlocks its run shortly before it ends the trial.
+    """
+    waits, done = launched() > 1 and launched_rank() == 0, False
     while not interrupt.requested:
         trial = next(iter(sweep), None)
         if trial is not None:
+            done = False
             yield trial
-        elif launched() > 1 and launched_rank() == 0 and sweep.others_train():
+        elif waits and sweep.others_train():
+            done = False
             time.sleep(_POLL)
+        elif waits and not done:
+            done = True
         else:
             return
 
