@@ -208,7 +208,7 @@ def to_time_major(p, c, t0, t1, j0, j1, target, step):
 def convert(me, n, p):
     """Convert slice me's examples to time-major layout, and copy its share of initial states and parameters."""
     j0, j1 = share(me, n, p.m, 1)
-    for i in range(int(p.x_block > 0), p.n_conversions):
+    for i in range(int(p.x_block > 0), p.n_conversions):  # x comes first, if it is converted at all
         c = conversion_of(p, i)
         row = c.features * p.item
         to_time_major(p, c, 0, p.n_steps, j0, j1, c.target + j0 * row, p.m * row)
